@@ -1,0 +1,41 @@
+# Two commands matter: `make demo` and `make test`. Both install what they need and can be run again.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+# uv from PATH, else one of this checkout's own.
+UV := $(shell command -v uv 2>/dev/null || echo .tools/bin/uv)
+export UV_PROJECT_ENVIRONMENT := .venv
+# A foreign environment that happens to be active is not ours to change.
+unexport VIRTUAL_ENV
+RUN := $(UV) run --no-sync
+
+.PHONY: help demo test lint engine clean
+
+help: ## the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+.tools/bin/uv:
+	@echo "uv is not installed: fetching one for this checkout"
+	@python3 -m venv .tools && .tools/bin/pip install --quiet --disable-pip-version-check uv
+
+demo: $(filter .tools/%,$(UV)) ## a fleet of two workers on this machine, one song, and nothing left running
+	@$(UV) sync --locked --inexact --extra service
+	@$(RUN) stemctl engine install
+	@$(RUN) stemctl demo
+
+test: $(filter .tools/%,$(UV)) ## everything that is checked: style, types, import rules, tests
+	@$(UV) sync --locked --all-extras
+	@$(RUN) stemctl engine install
+	@$(MAKE) --no-print-directory lint
+	@$(RUN) pytest -n 2 --dist worksteal
+
+lint: ## style, types and import rules; needs what `make test` installs
+	@$(RUN) ruff check .
+	@$(RUN) ruff format --check .
+	@$(RUN) mypy
+	@$(RUN) mypy infra/__main__.py
+	@$(RUN) lint-imports
+
+clean: ## remove what the other targets made in this checkout
+	rm -rf .venv .tools stems .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

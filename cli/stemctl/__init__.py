@@ -1,0 +1,1 @@
+"""stemctl: sends songs to a fleet and brings stems back."""

@@ -1,0 +1,1 @@
+"""The fleet: workers on rented machines as Pulumi resources."""

@@ -1,0 +1,1 @@
+"""Clouds: one adapter a module, all behind `base.Cloud`."""

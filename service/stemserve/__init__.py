@@ -1,0 +1,1 @@
+"""The worker: serves separation jobs on one machine over HTTP."""

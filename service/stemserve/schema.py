@@ -1,0 +1,293 @@
+"""The HTTP contract of a worker, the one source for server, client and documentation.
+
+Imports nothing of the rest of the worker, so that a client can use it alone. Names, words and
+status codes of the calls on ``/job``, ``/jobs``, ``/result``, ``/status`` and ``/health`` are those
+of the Docker template that this project grew out of: its clients keep working.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated, Literal, Self
+
+from pydantic import AnyHttpUrl, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+
+PORT = 8185
+"""The only port a worker serves on, unless told otherwise."""
+
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}\Z")]
+"""Content name of an input: SHA-256 of its bytes, in lower-case hex."""
+
+JobId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}\Z")]
+"""A job's name: no dot and no slash, so that it is always one plain directory name."""
+
+StemName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,31}\Z")]
+PresetName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}\Z")]
+
+
+class StemFormat(StrEnum):
+    """File format of the stems."""
+
+    WAV = "wav"
+    FLAC = "flac"
+    MP3 = "mp3"
+
+
+class BitDepth(StrEnum):
+    """Bits of a sample. ``32f`` is 32-bit float, which wav alone can hold; mp3 has no bit depth."""
+
+    B16 = "16"
+    B24 = "24"
+    F32 = "32f"
+
+
+BIT_DEPTHS: dict[StemFormat, tuple[BitDepth, ...]] = {
+    StemFormat.WAV: (BitDepth.B16, BitDepth.B24, BitDepth.F32),
+    StemFormat.FLAC: (BitDepth.B16, BitDepth.B24),
+    StemFormat.MP3: (),
+}
+"""The bit depths that each format can hold."""
+
+
+class JobStatus(StrEnum):
+    """Where a job is. A cancelled job is ``failed`` with the error type ``cancelled``."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"
+
+
+class JobState(StrEnum):
+    """The template's word for the same, as in its progress.txt."""
+
+    IDLE = "idle"
+    DEMUCS = "demucs"
+    COMPLETED = "completed"
+    ERROR = "error"
+
+
+class TaskState(StrEnum):
+    """State of one of the template's four tasks."""
+
+    NO_WORK = "no_work"
+    RUNNING = "running"
+    DONE = "done"
+
+
+class Contract(BaseModel):
+    """Base of every body: unknown fields are refused, values are frozen."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class JobRequest(Contract):
+    """Body of ``POST /job``: one input, and what is wanted of it."""
+
+    input_url: AnyHttpUrl | None = Field(None, description="Where the worker fetches the input")
+    input_sha256: Sha256 | None = Field(None, description="An input uploaded before")
+    input_name: str | None = Field(None, max_length=255, description="The input's name, for people")
+    interval_cut: str | None = Field(
+        None, max_length=4096, description="Cut points in seconds, rising: '300,600,900'"
+    )
+    all_stems: bool = Field(False, description="Every stem of the preset, not two")
+    job_id: JobId | None = Field(None, description="The caller's name for the job")
+    preset: PresetName | None = Field(None, description="Default: the worker's own")
+    stems: list[StemName] | None = Field(None, min_length=1, max_length=16)
+    format: StemFormat | None = Field(
+        None, description="Default: wav, and beside it the template's instrumental.mp3"
+    )
+    bit_depth: BitDepth | None = Field(None, description="Default: 16 for flac, 32f for wav")
+    mono: bool = False
+
+    @model_validator(mode="after")
+    def _one_input(self) -> Self:
+        if (self.input_url is None) == (self.input_sha256 is None):
+            raise ValueError("give exactly one of input_url and input_sha256")
+        return self
+
+    @model_validator(mode="after")
+    def _format_holds_depth(self) -> Self:
+        held = BIT_DEPTHS[self.format or StemFormat.WAV]
+        if self.bit_depth is not None and self.bit_depth not in held:
+            words = " or ".join(depth.value for depth in held) or "none"
+            raise ValueError(f"{self.format} holds bit depth {words}, not {self.bit_depth}")
+        return self
+
+    @model_validator(mode="after")
+    def _cuts_rise(self) -> Self:
+        cut_points(self.interval_cut)
+        return self
+
+
+def cut_points(interval_cut: str | None) -> tuple[float, ...]:
+    """Cut points in seconds of ``"300,600"``; empty for ``None`` and the empty text.
+
+    Raises:
+        ValueError: a part is no decimal number, or the numbers do not rise from above 0.
+    """
+    parts = [part.strip() for part in (interval_cut or "").split(",") if part.strip()]
+    for part in parts:
+        if not re.fullmatch(r"\d{1,9}(\.\d{1,6})?", part):
+            raise ValueError(f"interval_cut: {part!r} is no number of seconds")
+    points = tuple(float(part) for part in parts)
+    if any(later <= earlier for earlier, later in zip((0.0, *points), points, strict=False)):
+        raise ValueError("interval_cut: the cut points must rise, starting above 0")
+    return points
+
+
+class JobCreated(Contract):
+    """Answer of ``POST /job``. The same job posted again answers with its present status."""
+
+    job_id: JobId
+    status: JobStatus
+    message: str
+
+
+class Tasks(Contract):
+    """The template's four tasks."""
+
+    models: TaskState = TaskState.NO_WORK
+    cutting: TaskState = TaskState.NO_WORK
+    inference: TaskState = TaskState.NO_WORK
+    conversion: TaskState = TaskState.NO_WORK
+
+
+class Details(Contract):
+    """How far a job is. A segment is the part of a track that is finished and counted as one."""
+
+    completed_segments: int = Field(0, ge=0)
+    total_segments: int = Field(0, ge=0)
+    percent: float = Field(0.0, ge=0, le=100)
+
+
+class Progress(Contract):
+    """What progress.txt holds, beside the results."""
+
+    state: JobState
+    tasks: Tasks
+    timestamp: datetime
+    elapsed_seconds: float = Field(ge=0)
+    details: Details
+    error: str | None = None
+
+
+class ResultFile(Contract):
+    """One finished file of a job."""
+
+    name: str
+    stem: StemName
+    size: int = Field(ge=0, description="Bytes")
+    sha256: Sha256
+
+
+class Job(Contract):
+    """Answer of ``GET /job/{id}``."""
+
+    job_id: JobId
+    status: JobStatus
+    state: JobState
+    tasks: Tasks
+    details: Details
+    elapsed_seconds: float = Field(ge=0)
+    error: str | None = None
+    error_type: str | None = Field(None, description="A stable word: cancelled, not-audio, …")
+    preset: PresetName
+    input_name: str | None = None
+    input_sha256: Sha256 | None = None
+    duration_seconds: float | None = Field(None, description="Length of the track")
+    results: list[ResultFile] = []
+
+
+class JobRow(Contract):
+    """One row of ``GET /jobs``."""
+
+    job_id: JobId
+    status: JobStatus
+    created_at: datetime
+    completed_at: datetime | None = None
+    preset: PresetName
+    input_name: str | None = None
+
+
+class Jobs(Contract):
+    """Answer of ``GET /jobs``: the newest first; ``total`` counts beyond the limit."""
+
+    jobs: list[JobRow]
+    total: int = Field(ge=0)
+
+
+class Logs(Contract):
+    """Answer of ``GET /job/{id}/logs``: the log from a byte offset on, and the next offset."""
+
+    logs: str
+    offset: int = Field(ge=0)
+    status: JobStatus
+
+
+class Deleted(Contract):
+    """Answer of ``DELETE /job/{id}``."""
+
+    status: Literal["deleted"] = "deleted"
+    job_id: JobId
+
+
+class Health(Contract):
+    """Answer of ``GET /health``: the server is up, whether or not it can separate yet."""
+
+    status: Literal["healthy"] = "healthy"
+    timestamp: datetime
+
+
+class Ready(Contract):
+    """Answer of ``GET /ready``: 200 when a job would start now, else 503 with the reason."""
+
+    ready: bool
+    reason: str | None = None
+
+
+class Preset(Contract):
+    """A named recipe, and whether this worker can serve it."""
+
+    name: PresetName
+    description: str
+    stems: list[StemName]
+    available: bool
+    lacks: str | None = Field(None, description="What is missing, and how to get it")
+
+
+class Status(Contract):
+    """Answer of ``GET /status``."""
+
+    status: Literal["running"] = "running"
+    models_ready: bool
+    active_jobs: int = Field(ge=0)
+    completed_jobs: int = Field(ge=0)
+    uptime_seconds: float = Field(ge=0)
+    pending_jobs: int = Field(ge=0)
+    queue_limit: int = Field(ge=1)
+    version: str
+    device: str
+    default_preset: PresetName
+    presets: list[Preset]
+
+
+class Input(Contract):
+    """Answer of ``PUT /inputs/{sha256}`` and ``GET /inputs/{sha256}``."""
+
+    sha256: Sha256
+    size: int = Field(ge=0, description="Bytes")
+
+
+class Problem(BaseModel):
+    """Every error's body (RFC 9457). ``type`` is stable; ``detail`` says what to do next."""
+
+    model_config = ConfigDict(frozen=True)
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    choices: list[str] | None = Field(None, description="The names there are, where one was wrong")

@@ -1,0 +1,68 @@
+"""The seam between the job queue and the separation: what is asked of it, what it says on the way.
+
+A task is one job without its HTTP; the separation process gets it as JSON on standard input and
+answers with events as JSON lines on standard output.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from stemserve.schema import BitDepth, Details, ResultFile, StemFormat, Tasks
+
+
+class SeparationTask(BaseModel):
+    """One input to separate. Results appear in ``output_dir`` whole or not at all."""
+
+    model_config = ConfigDict(frozen=True)
+
+    job_id: str
+    input_path: Path
+    output_dir: Path
+    preset: str
+    stems: tuple[str, ...]
+    format: StemFormat = StemFormat.WAV
+    bit_depth: BitDepth | None = None
+    mono: bool = False
+    template_mp3: bool = False
+    """Also write instrumental.mp3, mono and VBR quality 2, as the template did."""
+    cut_points: tuple[float, ...] = ()
+    """Seconds; segments between them. Empty: a segment every 5 minutes."""
+
+
+class Advanced(BaseModel):
+    """The task got further."""
+
+    kind: Literal["advanced"] = "advanced"
+    tasks: Tasks
+    details: Details
+    duration_seconds: float | None = None
+
+
+class Logged(BaseModel):
+    """A line for the job's log."""
+
+    kind: Literal["logged"] = "logged"
+    line: str
+
+
+class Finished(BaseModel):
+    """The task's results are in place."""
+
+    kind: Literal["finished"] = "finished"
+    results: list[ResultFile]
+    duration_seconds: float
+
+
+class Failed(BaseModel):
+    """The task failed for a reason that a second try would not mend."""
+
+    kind: Literal["failed"] = "failed"
+    error: str
+    error_type: str
+
+
+Event = Annotated[Advanced | Logged | Finished | Failed, Field(discriminator="kind")]

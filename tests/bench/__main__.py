@@ -1,0 +1,28 @@
+"""`python -m tests.bench NAME [--json] …`: measures one thing, and prints what it measured.
+
+With ``--json`` the last line is one JSON object. Progress and remarks go to standard error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import pkgutil
+
+from tests import bench
+
+
+def main() -> None:
+    """Run the bench that the command line names."""
+    names = [m.name for m in pkgutil.iter_modules(bench.__path__) if not m.name.startswith("_")]
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
+    parser.add_argument("name", choices=names)
+    parser.add_argument("--json", action="store_true", help="one JSON object as the last line")
+    arguments = parser.parse_args()
+    figures = importlib.import_module(f"tests.bench.{arguments.name}").measure()
+    print(json.dumps(figures, indent=None if arguments.json else 2))
+
+
+if __name__ == "__main__":
+    main()
