@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from stemserve.schema import BitDepth, Details, ResultFile, StemFormat, Tasks
+from stemserve.schema import BitDepth, Details, Preset, ResultFile, StemFormat, Tasks
 
 
 class SeparationTask(BaseModel):
@@ -31,6 +31,14 @@ class SeparationTask(BaseModel):
     """Also write instrumental.mp3, mono and VBR quality 2, as the template did."""
     cut_points: tuple[float, ...] = ()
     """Seconds; segments between them. Empty: a segment every 5 minutes."""
+
+
+class Started(BaseModel):
+    """The process is up: its first event, once, before it reads a task."""
+
+    kind: Literal["started"] = "started"
+    device: str
+    presets: list[Preset]
 
 
 class Advanced(BaseModel):
@@ -65,4 +73,4 @@ class Failed(BaseModel):
     error_type: str
 
 
-Event = Annotated[Advanced | Logged | Finished | Failed, Field(discriminator="kind")]
+Event = Annotated[Started | Advanced | Logged | Finished | Failed, Field(discriminator="kind")]

@@ -1,0 +1,23 @@
+"""stemctl's errors: what the user can mend. Each message ends with the next step."""
+
+from __future__ import annotations
+
+
+class StemctlError(Exception):
+    """Base of what is shown as one line on standard error, never as a traceback."""
+
+
+class EngineError(StemctlError):
+    """There is no usable Pulumi engine, or it could not do what was asked."""
+
+
+class StackError(StemctlError):
+    """The stack does not exist, has no outputs, or has no endpoints."""
+
+
+class InputError(StemctlError):
+    """An input, an output place or an option of a run cannot be used."""
+
+
+class WorkerError(StemctlError):
+    """A worker did not answer, or refused what it was asked."""
