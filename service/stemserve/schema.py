@@ -17,14 +17,14 @@ from pydantic import AnyHttpUrl, BaseModel, ConfigDict, Field, StringConstraints
 PORT = 8185
 """The only port a worker serves on, unless told otherwise."""
 
-Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}\Z")]
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 """Content name of an input: SHA-256 of its bytes, in lower-case hex."""
 
-JobId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}\Z")]
+JobId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
 """A job's name: no dot and no slash, so that it is always one plain directory name."""
 
-StemName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,31}\Z")]
-PresetName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}\Z")]
+StemName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,31}$")]
+PresetName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
 
 
 class StemFormat(StrEnum):
