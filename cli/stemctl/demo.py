@@ -1,0 +1,123 @@
+"""The way of a song from end to end on this machine: a fleet, one song, its stems, no fleet.
+
+Whatever happens in between, a failure or Ctrl-C, the fleet is destroyed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+
+from stemctl.engine import find_engine
+from stemctl.errors import EngineError, InputError
+
+STACK = "dev"
+SONG = Path("tests", "sample", "song.flac")
+INTERRUPTED = 130
+"""The exit code of what Ctrl-C has ended."""
+
+
+@dataclass
+class Demo:
+    """What the demo did: the seconds that each step took, and the first step that failed."""
+
+    stems: Path
+    seconds: dict[str, float] = field(default_factory=dict)
+    failed: str | None = None
+    interrupted: bool = False
+    destroyed: bool = False
+
+
+def run_demo(project: Path, out: Path) -> Demo:
+    """Make the dev stack's fleet, send it the sample song, destroy it.
+
+    Raises:
+        EngineError: there is no engine, or the stack cannot be made.
+        InputError: this project has no sample song.
+    """
+    song = project / SONG
+    if not song.is_file():
+        raise InputError(f"there is no {song}: run the demo in a checkout of stemfleet")
+    engine = find_engine()
+    runner = Runner(project, engine.environment())
+    pulumi = str(engine.pulumi)
+    demo = Demo(stems=out.absolute() / SONG.stem)
+    if runner.call([pulumi, "stack", "select", "--create", "--stack", STACK]) != 0:
+        raise EngineError(f"the stack {STACK} cannot be made: see what pulumi says above")
+    submit = [sys.executable, "-m", "stemctl", "submit", str(song), "--overwrite"]
+    steps = {
+        "pulumi up": [pulumi, "up", "--yes", "--skip-preview", "--stack", STACK],
+        "stemctl submit": [*submit, "--stack", STACK, "--out", str(out)],
+    }
+    with ended_by_sigterm():
+        for name, command in steps.items():
+            runner.heading(name)
+            started = time.monotonic()
+            code = runner.call(command)
+            demo.seconds[name] = time.monotonic() - started
+            if code != 0 or runner.interrupted:
+                demo.failed = name
+                break
+        demo.interrupted = runner.interrupted
+        name = "pulumi destroy"
+        runner.heading(name)
+        started = time.monotonic()
+        destroy = [pulumi, "destroy", "--yes", "--skip-preview", "--stack", STACK]
+        demo.destroyed = runner.call([*destroy, "--non-interactive"], shielded=True) == 0
+        demo.seconds[name] = time.monotonic() - started
+    return demo
+
+
+class Runner:
+    """Runs commands in the project, their output shown (on stderr), and sees Ctrl-C through."""
+
+    def __init__(self, project: Path, environment: dict[str, str]) -> None:
+        self.project = project
+        self.environment = environment
+        self.interrupted = False
+
+    def heading(self, name: str) -> None:
+        """Say what comes now."""
+        print(f"\n── {name}", file=sys.stderr, flush=True)
+
+    def call(self, command: Sequence[str], *, shielded: bool = False) -> int:
+        """Run to the end; the exit code.
+
+        Ctrl-C reaches the command by itself, from the terminal, and it is left the time to end in
+        order. ``shielded``: it does not reach it.
+        """
+        with subprocess.Popen(
+            command,
+            cwd=self.project,
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=sys.stderr,
+            start_new_session=shielded,
+        ) as process:
+            while True:
+                try:
+                    return process.wait()
+                except KeyboardInterrupt:
+                    self.interrupted = True
+                    print("\nstopping: the fleet will be destroyed", file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def ended_by_sigterm() -> Iterator[None]:
+    """Within, a request to end is seen through as Ctrl-C is."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
