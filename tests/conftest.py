@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,14 @@ def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("HOME", str(path))
     for name in ("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME"):
         monkeypatch.delenv(name, raising=False)
+    for name in os.environ:
+        if name.startswith(("PULUMI_", "STEMCTL_", "STEMSERVE_", "STEMFLEET_")):
+            monkeypatch.delenv(name)
     for name in ("VAST_API_KEY", "VASTAI_API_KEY", "RUNPOD_API_KEY"):
         monkeypatch.delenv(name, raising=False)
+    # The engine takes the home from the user database, not from HOME.
+    state = path / "state"
+    state.mkdir()
+    monkeypatch.setenv("PULUMI_HOME", str(path / "pulumi"))
+    monkeypatch.setenv("PULUMI_BACKEND_URL", f"file://{state}")
     return path

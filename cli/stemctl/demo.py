@@ -56,7 +56,7 @@ def run_demo(project: Path, out: Path) -> Demo:
         "pulumi up": [pulumi, "up", "--yes", "--skip-preview", "--stack", STACK],
         "stemctl submit": [*submit, "--stack", STACK, "--out", str(out)],
     }
-    with ended_by_sigterm():
+    with interrupts_noted(runner):
         for name, command in steps.items():
             runner.heading(name)
             started = time.monotonic()
@@ -76,7 +76,7 @@ def run_demo(project: Path, out: Path) -> Demo:
 
 
 class Runner:
-    """Runs commands in the project, their output shown (on stderr), and sees Ctrl-C through."""
+    """Runs commands in the project, one after another, their output shown (on stderr)."""
 
     def __init__(self, project: Path, environment: dict[str, str]) -> None:
         self.project = project
@@ -90,8 +90,8 @@ class Runner:
     def call(self, command: Sequence[str], *, shielded: bool = False) -> int:
         """Run to the end; the exit code.
 
-        Ctrl-C reaches the command by itself, from the terminal, and it is left the time to end in
-        order. ``shielded``: it does not reach it.
+        Ctrl-C reaches the command from the terminal, and it is left the time to end in order.
+        ``shielded``: it does not reach it.
         """
         with subprocess.Popen(
             command,
@@ -101,23 +101,20 @@ class Runner:
             stdout=sys.stderr,
             start_new_session=shielded,
         ) as process:
-            while True:
-                try:
-                    return process.wait()
-                except KeyboardInterrupt:
-                    self.interrupted = True
-                    print("\nstopping: the fleet will be destroyed", file=sys.stderr, flush=True)
+            return process.wait()
 
 
 @contextlib.contextmanager
-def ended_by_sigterm() -> Iterator[None]:
-    """Within, a request to end is seen through as Ctrl-C is."""
+def interrupts_noted(runner: Runner) -> Iterator[None]:
+    """Within, Ctrl-C and a request to end are noted, and nothing is cut short by them."""
 
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
+    def note(number: int, frame: FrameType | None) -> None:
+        runner.interrupted = True
+        print("\nstopping: the fleet will be destroyed", file=sys.stderr, flush=True)
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    before = {n: signal.signal(n, note) for n in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
