@@ -76,7 +76,7 @@ def test_pulumi_on_path_is_used_and_remembered(environment: Path, tmp_path: Path
 def test_the_environments_pulumi_needs_no_settings(environment: Path, tmp_path: Path) -> None:
     pulumi = put_engine(tmp_path / "their own")
     stemctl(environment, "engine", "install", path=pulumi.parent)
-    command = [environment / "bin" / "pulumi", "up", "a b"]
+    command = [str(environment / "bin" / "pulumi"), "up", "a b"]
     plain = {"PATH": "/usr/bin:/bin"}
     said = subprocess.run(command, env=plain, capture_output=True, text=True, check=True).stdout
     assert said.splitlines() == ["passphrase=[]", "word=[up]", "word=[a b]", "0077"]
