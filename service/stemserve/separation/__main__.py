@@ -1,0 +1,28 @@
+"""`python -m stemserve.separation`: the process that separates, driven over its standard streams.
+
+See ``loop`` for the conversation. Whatever a library prints goes to standard error.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+
+from stemserve.separation.loop import run
+
+
+def main() -> None:
+    """Serve tasks until standard input ends."""
+    # A terminal's Ctrl-C reaches the whole group; whether to stop is the parent's decision.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with os.fdopen(os.dup(1), "wb") as events:
+        os.dup2(2, 1)
+        try:
+            run(sys.stdin.buffer, events)
+        except BrokenPipeError:
+            os._exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,231 @@
+"""The preset that needs no weights: what is panned to the centre is taken for the voice.
+
+It is there to try a system with, on any machine, and does not compete with a network. In each
+bin of a short-time spectrum the energy of the sides (left − right) is an estimate of how much of
+the middle (left + right) belongs to the band; what remains, within the range of a voice and not
+percussive, is the voice. The rest is split by median filtering (Fitzgerald, Harmonic/Percussive
+Separation Using Median Filtering, DAFx 2010): drums are what stands upright in the spectrogram,
+the bass is what lies flat below some 250 Hz.
+
+A mono input is all centre: there the voice is whatever is neither low nor percussive.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stemserve.audio import Block
+from stemserve.separation.medians import running_median
+from stemserve.separation.spectral import Grid, Slab, Spectra, Synthesis, analyse, triples
+
+Floats = NDArray[np.float32]
+
+STEMS = ("vocals", "instrumental", "drums", "bass", "other")
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """What the separation listens for; times in seconds, frequencies in hertz."""
+
+    frame: float = 0.093
+    """Length of a spectrum's window; the power of two nearest to it is taken."""
+    flat: float = 0.4
+    """Reach of the median along time, which keeps what lasts."""
+    upright: float = 400.0
+    """Reach of the median along frequency, which keeps what strikes."""
+    taps: int = 9
+    side_weight: float = 2.0
+    """How many times its side energy the band is taken to have in the middle."""
+    sharpness: float = 1.0
+    voice_low: tuple[float, float] = (110.0, 180.0)
+    voice_high: tuple[float, float] = (9000.0, 14000.0)
+    voice_percussive: float = 1.0
+    bass_top: tuple[float, float] = (180.0, 320.0)
+    floor: float = 1e-10
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """A tuning, worked out for one sample rate."""
+
+    grid: Grid
+    flat_spacing: int
+    upright_spacing: int
+    voice_range: Floats
+    bass_range: Floats
+
+    @classmethod
+    def of(cls, tuning: Tuning, rate: int) -> _Plan:
+        size = max(64, 2 ** round(np.log2(tuning.frame * rate)))
+        grid = Grid(size)
+        bins = np.arange(size // 2 + 1) * rate / size
+        gaps = tuning.taps - 1
+        return cls(
+            grid,
+            max(1, round(tuning.flat * rate / grid.hop / gaps)),
+            max(1, round(tuning.upright * size / rate / gaps)),
+            _rising(bins, *tuning.voice_low) * (1 - _rising(bins, *tuning.voice_high)),
+            1 - _rising(bins, *tuning.bass_top),
+        )
+
+
+def separate(
+    blocks: Iterable[Block], rate: int, stems: Sequence[str], tuning: Tuning | None = None
+) -> Iterator[dict[str, Block]]:
+    """Separate a stream.
+
+    Args:
+        blocks: float32 [frames, 1 or 2], of any sizes.
+        rate: samples a second.
+        stems: which of ``STEMS`` are wanted.
+        tuning: what it listens for.
+
+    Yields:
+        Consecutive parts of every wanted stem, all of one length; together as long as the input.
+        vocals + instrumental, and vocals + drums + bass + other, are the input to the last bits
+        of float32.
+    """
+    tuning = tuning or Tuning()
+    plan = _Plan.of(tuning, rate)
+    length = _Counter()
+    lead = plan.grid.size - plan.grid.hop
+    parts = _parts(analyse(length.through(blocks), plan.grid), plan, tuning, set(stems))
+    given = -lead
+    for part in parts:
+        size = len(next(iter(part.values())))
+        first = max(0, -given)
+        last = min(size, max(length.frames - given, 0)) if length.ended else size
+        given += size
+        if first < last:
+            yield {stem: part[stem][first:last] for stem in stems}
+
+
+class _Counter:
+    """How many frames went by, and whether that was all."""
+
+    def __init__(self) -> None:
+        self.frames = 0
+        self.ended = False
+
+    def through(self, blocks: Iterable[Block]) -> Iterator[Block]:
+        for block in blocks:
+            self.frames += len(block)
+            yield block
+        self.ended = True
+
+
+@dataclass(frozen=True)
+class _Heard:
+    """A slab with what the voice's mask needs of it."""
+
+    slab: Slab
+    middle: Floats
+    """Magnitudes [frames, bins] of left + right."""
+
+
+@dataclass(frozen=True)
+class _Sung:
+    """A slab with its voice, and the magnitudes of what is left."""
+
+    slab: Slab
+    voice: Spectra
+    band: Spectra
+    magnitude: Floats
+
+
+def _parts(
+    slabs: Iterable[Slab], plan: _Plan, tuning: Tuning, stems: set[str]
+) -> Iterator[dict[str, Block]]:
+    split = bool(stems & {"drums", "bass", "other"})
+    voice_out, drums_out, bass_out = (Synthesis(plan.grid) for _ in range(3))
+    for before, sung, after in triples(_sung(slabs, plan, tuning)):
+        mix = sung.slab.mix
+        out = {"vocals": voice_out.finish(sung.voice)}
+        out["instrumental"] = mix - out["vocals"]
+        if split:
+            upright = _percussive(
+                plan,
+                tuning,
+                before.magnitude if before else None,
+                sung.magnitude,
+                after.magnitude if after else None,
+            )
+            drums: Spectra = sung.band * upright
+            bass: Spectra = (sung.band - drums) * plan.bass_range
+            out["drums"] = drums_out.finish(drums)
+            out["bass"] = bass_out.finish(bass)
+            out["other"] = out["instrumental"] - out["drums"] - out["bass"]
+        yield out
+
+
+def _sung(slabs: Iterable[Slab], plan: _Plan, tuning: Tuning) -> Iterator[_Sung]:
+    for before, heard, after in triples(_heard(slabs)):
+        spectra = heard.slab.spectra
+        upright = _percussive(
+            plan,
+            tuning,
+            before.middle if before else None,
+            heard.middle,
+            after.middle if after else None,
+        )
+        mask = _central(spectra, tuning) * plan.voice_range
+        mask *= (1 - upright) ** tuning.voice_percussive
+        middle = spectra.mean(axis=0, keepdims=True)
+        voice = np.repeat(middle * mask, len(spectra), axis=0)
+        band = spectra - voice
+        yield _Sung(heard.slab, voice, band, np.abs(band).sum(axis=0))
+
+
+def _heard(slabs: Iterable[Slab]) -> Iterator[_Heard]:
+    for slab in slabs:
+        yield _Heard(slab, np.abs(slab.spectra.sum(axis=0)))
+
+
+def _central(spectra: Spectra, tuning: Tuning) -> Floats:
+    """How much of each bin of the middle is the voice, 0 to 1, by what the sides hold."""
+    if len(spectra) == 1:
+        return np.ones(spectra.shape[1:], np.float32)
+    middle = _smoothed(np.abs(spectra[0] + spectra[1]) ** 2)
+    side = _smoothed(np.abs(spectra[0] - spectra[1]) ** 2)
+    share = 1 - tuning.side_weight * side / (middle + np.float32(tuning.floor))
+    mask: Floats = np.maximum(share, 0) ** np.float32(tuning.sharpness)
+    return mask
+
+
+def _smoothed(power: Floats) -> Floats:
+    """Mean over a bin and its two neighbours in frequency."""
+    out = power.copy()
+    out[:, 1:-1] = (power[:, :-2] + power[:, 1:-1] + power[:, 2:]) / 3
+    return out
+
+
+def _percussive(
+    plan: _Plan, tuning: Tuning, before: Floats | None, now: Floats, after: Floats | None
+) -> Floats:
+    """The share of each bin, 0 to 1, that stands upright rather than lies flat."""
+    reach = (tuning.taps - 1) // 2
+    halo = reach * plan.flat_spacing
+    head = before[-halo:] if before is not None else now[halo:0:-1]
+    tail = after[:halo] if after is not None else now[-2 : -halo - 2 : -1]
+    flat = running_median(np.concatenate([head, now, tail]), tuning.taps, plan.flat_spacing, axis=0)
+    edge = reach * plan.upright_spacing
+    upright = running_median(
+        np.pad(now, ((0, 0), (edge, edge)), mode="reflect"),
+        tuning.taps,
+        plan.upright_spacing,
+        axis=1,
+    )
+    flat, upright = flat**2, upright**2
+    share: Floats = upright / (upright + flat + np.float32(tuning.floor))
+    return share
+
+
+def _rising(frequencies: NDArray[np.float64], low: float, high: float) -> Floats:
+    """0 below ``low``, 1 above ``high``, a raised cosine between."""
+    place = np.clip((frequencies - low) / (high - low), 0, 1)
+    rise: Floats = (0.5 - 0.5 * np.cos(np.pi * place)).astype(np.float32)
+    return rise

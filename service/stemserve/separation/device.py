@@ -1,0 +1,28 @@
+"""What the networks would run on, told without importing torch, which takes seconds."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import subprocess
+
+_NVIDIA_SECONDS = 10
+
+
+def device_name() -> str:
+    """The first GPU's name and memory where torch could use one, else ``cpu``."""
+    query = shutil.which("nvidia-smi")
+    if query is None or importlib.util.find_spec("torch") is None:
+        return "cpu"
+    try:
+        answer = subprocess.run(
+            [query, "--query-gpu=name,memory.total", "--format=csv,noheader"],
+            capture_output=True,
+            text=True,
+            timeout=_NVIDIA_SECONDS,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return "cpu"
+    lines = answer.stdout.strip().splitlines()
+    return lines[0].strip() if lines else "cpu"
