@@ -9,6 +9,12 @@ class StemserveError(Exception):
     type = "error"
 
 
+class SettingsError(StemserveError):
+    """The worker cannot start with these settings."""
+
+    type = "settings"
+
+
 class NotAudioError(StemserveError):
     """The input holds no audio that can be decoded: empty, no audio stream, DRM, cut short."""
 
@@ -31,7 +37,95 @@ class UnknownNameError(StemserveError):
         self.choices = choices
 
 
+class NotReadyError(StemserveError):
+    """The separation process is not up."""
+
+    type = "not-ready"
+
+
 class DiskFullError(StemserveError):
     """No room left where the worker keeps its files."""
 
     type = "disk-full"
+
+
+class InputTooLargeError(StemserveError):
+    """The input is larger than this worker takes."""
+
+    type = "input-too-large"
+
+
+class DigestMismatchError(StemserveError):
+    """What was uploaded is not what its name says."""
+
+    type = "digest-mismatch"
+
+
+class UploadStalledError(StemserveError):
+    """The sender of an input paused for too long, or went away."""
+
+    type = "upload-stalled"
+
+
+class NoSuchInputError(StemserveError):
+    """The input was never uploaded, or is gone."""
+
+    type = "no-such-input"
+
+
+class NoSuchJobError(StemserveError):
+    """There is no job of that id."""
+
+    type = "no-such-job"
+
+
+class JobExistsError(StemserveError):
+    """There is a job of that id, and it asks for something else."""
+
+    type = "job-exists"
+
+
+class JobEndedError(StemserveError):
+    """The job is over: there is nothing left to cancel."""
+
+    type = "job-ended"
+
+
+class JobRunningError(StemserveError):
+    """What was asked cannot be done to a job that runs."""
+
+    type = "job-running"
+
+
+class NotCompletedError(StemserveError):
+    """The job has no results, or none yet."""
+
+    type = "not-completed"
+
+
+class NoSuchFileError(StemserveError):
+    """The job has no result of that name. ``choices`` holds those it has, the nearest first."""
+
+    type = "no-such-file"
+
+    def __init__(self, message: str, choices: list[str]) -> None:
+        super().__init__(message)
+        self.choices = choices
+
+
+class QueueFullError(StemserveError):
+    """As many jobs wait as may."""
+
+    type = "queue-full"
+
+
+class FetchError(StemserveError):
+    """An input_url could not be fetched."""
+
+    type = "fetch-failed"
+
+
+class SeparationDiedError(StemserveError):
+    """The separation process ended, hung or spoke nonsense, in mid-job or before one."""
+
+    type = "separation-died"

@@ -1,0 +1,51 @@
+"""The worker's HTTP application: the routes, who may call them, and how errors leave."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import Any
+
+from fastapi import FastAPI, Security
+from fastapi.security import HTTPBearer
+
+from stemserve.auth import BearerAuth
+from stemserve.problems import declared, handle_problems
+from stemserve.routes import inputs, jobs, results, worker
+from stemserve.routes.parts import Parts
+from stemserve.schema import Problem
+
+
+def create_app(parts: Parts) -> FastAPI:
+    """The application over the parts of one worker."""
+    token = parts.settings.token
+    app = FastAPI(
+        title="stemserve",
+        version=version("stemfleet"),
+        description="Separates songs into stems.",
+        docs_url=None,
+        redoc_url=None,
+    )
+    app.state.parts = parts
+    handle_problems(app)
+    app.include_router(worker.open_router)
+    guarded = [] if token is None else [Security(HTTPBearer(auto_error=False))]
+    refusals = declared(422) if token is None else declared(401, 422)
+    for module in (worker, inputs, jobs, results):
+        app.include_router(module.router, dependencies=guarded, responses=refusals)
+    if token is not None:
+        app.add_middleware(BearerAuth, token=token.get_secret_value())
+    _describe_problems(app)
+    return app
+
+
+def _describe_problems(app: FastAPI) -> None:
+    """Put `Problem` where `declared` refers to it."""
+    generate = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        document = generate()
+        schemas = document.setdefault("components", {}).setdefault("schemas", {})
+        schemas[Problem.__name__] = Problem.model_json_schema()
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]

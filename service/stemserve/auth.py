@@ -1,0 +1,44 @@
+"""Who may call: whoever sends the worker's token, and anyone who asks for its health."""
+
+from __future__ import annotations
+
+import secrets
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from stemserve.problems import problem
+
+OPEN_PATHS = ("/health",)
+
+
+class BearerAuth:
+    """Answers 401 before a route or a body is looked at, unless the token is right.
+
+    It stands before the routing, so that an unknown path tells a stranger nothing either.
+    """
+
+    def __init__(self, app: ASGIApp, token: str) -> None:
+        self._app = app
+        self._expected = b"bearer " + token.encode()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the call on, or refuse it."""
+        if scope["type"] != "http" or scope["path"] in OPEN_PATHS or self._admits(scope):
+            await self._app(scope, receive, send)
+            return
+        answer = problem(
+            401,
+            "unauthorized",
+            "Send the worker's token as 'Authorization: Bearer TOKEN'; "
+            "`stemctl endpoints` takes it from the stack.",
+            headers={"WWW-Authenticate": "Bearer"},
+        )
+        await answer(scope, receive, send)
+
+    def _admits(self, scope: Scope) -> bool:
+        headers: list[tuple[bytes, bytes]] = scope["headers"]
+        given = [value for name, value in headers if name == b"authorization"]
+        if len(given) != 1:
+            return False
+        scheme, _, token = given[0].partition(b" ")
+        return secrets.compare_digest(scheme.lower() + b" " + token.strip(), self._expected)

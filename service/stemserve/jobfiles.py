@@ -1,0 +1,81 @@
+"""The folder of a job: its results, and beside them the template's progress.txt and demucs.log."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from stemserve.files import write_whole
+from stemserve.jobs import StoredJob
+from stemserve.schema import JobState, JobStatus, Progress
+
+LOG_LIMIT = 8 * 2**20
+"""Bytes after which a job's log takes no more lines."""
+
+STATES = {
+    JobStatus.PENDING: JobState.IDLE,
+    JobStatus.RUNNING: JobState.DEMUCS,
+    JobStatus.COMPLETED: JobState.COMPLETED,
+    JobStatus.FAILED: JobState.ERROR,
+}
+
+
+@dataclass(frozen=True)
+class JobFiles:
+    """The files of one job in ``folder``, which is made when the first is written."""
+
+    folder: Path
+
+    def write_progress(self, job: StoredJob) -> None:
+        """Replace progress.txt by the job's present state."""
+        progress = Progress(
+            state=STATES[job.status],
+            tasks=job.tasks,
+            timestamp=datetime.now(UTC),
+            elapsed_seconds=job.elapsed_seconds,
+            details=job.details,
+            error=job.error,
+        )
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_whole(self.folder / "progress.txt", progress.model_dump_json(indent=2).encode())
+
+    def log(self, line: str) -> None:
+        """Append a line with its time to demucs.log."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with self._log.open("ab") as file:
+            if file.tell() < LOG_LIMIT:
+                now = datetime.now(UTC).isoformat(timespec="seconds")
+                file.write(f"{now} {line}\n".encode(errors="backslashreplace"))
+
+    def read_log(self, offset: int, limit: int = 2**20) -> tuple[str, int]:
+        """The log from a byte offset on, at most ``limit`` bytes, and the offset to go on from."""
+        try:
+            with self._log.open("rb") as file:
+                size = file.seek(0, 2)
+                start = file.seek(min(offset, size))
+                data = file.read(limit)
+        except FileNotFoundError:
+            return "", 0
+        whole = data[: len(data) - _cut_character(data)]
+        return whole.decode(errors="replace"), start + len(whole)
+
+    def delete(self) -> None:
+        """Remove the folder, if there is one."""
+        if self.folder.exists():
+            shutil.rmtree(self.folder)
+
+    @property
+    def _log(self) -> Path:
+        return self.folder / "demucs.log"
+
+
+def _cut_character(data: bytes) -> int:
+    """How many bytes at the end are the beginning of a UTF-8 character cut in two."""
+    for back in range(1, min(4, len(data)) + 1):
+        byte = data[-back]
+        if byte & 0xC0 != 0x80:
+            length = 4 if byte >= 0xF0 else 3 if byte >= 0xE0 else 2 if byte >= 0xC0 else 1
+            return back if length > back else 0
+    return 0

@@ -1,0 +1,128 @@
+"""A job inside the worker: what it asks for, defaults filled in and names checked; how it is."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from dataclasses import dataclass
+
+from pydantic import BaseModel, ConfigDict
+
+from stemserve.errors import PresetUnavailableError, UnknownNameError
+from stemserve.names import nearest
+from stemserve.schema import (
+    BitDepth,
+    Details,
+    JobRequest,
+    JobStatus,
+    Preset,
+    ResultFile,
+    StemFormat,
+    Tasks,
+    cut_points,
+)
+
+TEMPLATE_STEM = "instrumental"
+DEFAULT_STEMS = ("vocals", TEMPLATE_STEM)
+
+
+class JobContent(BaseModel):
+    """All that decides the results of a job: two jobs of equal content have equal results."""
+
+    model_config = ConfigDict(frozen=True)
+
+    input_url: str | None
+    input_sha256: str | None
+    preset: str
+    stems: tuple[str, ...]
+    format: StemFormat
+    bit_depth: BitDepth | None
+    mono: bool
+    template_mp3: bool
+    cut_points: tuple[float, ...]
+
+    def digest(self) -> str:
+        """The content's name: 32 hex digits."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:32]
+
+
+@dataclass(frozen=True)
+class StoredJob:
+    """A job as it is now. Times are seconds since 1970."""
+
+    job_id: str
+    content: JobContent
+    input_sha256: str | None
+    """Of what is separated; known for an input_url once it has been fetched."""
+    input_name: str | None
+    status: JobStatus
+    attempts: int
+    created_at: float
+    started_at: float | None
+    ended_at: float | None
+    tasks: Tasks
+    details: Details
+    duration_seconds: float | None
+    results: list[ResultFile]
+    error: str | None
+    error_type: str | None
+
+    @property
+    def elapsed_seconds(self) -> float:
+        """How long the job has run, or ran."""
+        if self.started_at is None:
+            return 0.0
+        return max(0.0, (self.ended_at or time.time()) - self.started_at)
+
+
+def resolve(request: JobRequest, presets: list[Preset], default_preset: str) -> JobContent:
+    """The content of a request to a worker that knows ``presets``.
+
+    Raises:
+        UnknownNameError: the preset or a stem is none of this worker.
+        PresetUnavailableError: the worker lacks what the preset needs.
+    """
+    preset = find_preset(request.preset or default_preset, presets)
+    return JobContent(
+        input_url=None if request.input_url is None else str(request.input_url),
+        input_sha256=request.input_sha256,
+        preset=preset.name,
+        stems=(stems := _stems(request, preset)),
+        format=request.format or StemFormat.WAV,
+        bit_depth=request.bit_depth,
+        mono=request.mono,
+        template_mp3=request.format is None and TEMPLATE_STEM in stems,
+        cut_points=cut_points(request.interval_cut),
+    )
+
+
+def find_preset(name: str, presets: list[Preset]) -> Preset:
+    """The preset of that name, which this worker can serve; raises as `resolve` does."""
+    found = next((preset for preset in presets if preset.name == name), None)
+    if found is None:
+        choices = nearest(name, [preset.name for preset in presets])
+        raise UnknownNameError(_unknown("preset", name, choices), choices)
+    if not found.available:
+        raise PresetUnavailableError(f"Preset {name} cannot be served here: {found.lacks}")
+    return found
+
+
+def _stems(request: JobRequest, preset: Preset) -> tuple[str, ...]:
+    """The stems wanted, each once, in the preset's order."""
+    for name in request.stems or []:
+        if name not in preset.stems:
+            choices = nearest(name, preset.stems)
+            raise UnknownNameError(_unknown(f"stem of {preset.name}", name, choices), choices)
+    if request.stems:
+        wanted = set(request.stems)
+    elif request.all_stems or not set(DEFAULT_STEMS) <= set(preset.stems):
+        wanted = set(preset.stems)
+    else:
+        wanted = set(DEFAULT_STEMS)
+    return tuple(name for name in preset.stems if name in wanted)
+
+
+def _unknown(kind: str, name: str, choices: list[str]) -> str:
+    if not choices:
+        return f"There is no {kind} named {name}."
+    return f"There is no {kind} named {name}; the nearest is {choices[0]}."

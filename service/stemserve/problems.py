@@ -1,0 +1,122 @@
+"""How an error leaves the worker: always as `Problem` in ``application/problem+json``."""
+
+from __future__ import annotations
+
+import logging
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response
+from starlette.exceptions import HTTPException
+
+from stemserve import errors
+from stemserve.schema import Problem
+
+MEDIA_TYPE = "application/problem+json"
+RETRY_AFTER_SECONDS = 5
+"""What a caller is told to wait when the queue is full or the separation is not up."""
+
+STATUSES: dict[type[errors.StemserveError], HTTPStatus] = {
+    errors.UnknownNameError: HTTPStatus.UNPROCESSABLE_ENTITY,
+    errors.DigestMismatchError: HTTPStatus.UNPROCESSABLE_ENTITY,
+    errors.PresetUnavailableError: HTTPStatus.CONFLICT,
+    errors.JobExistsError: HTTPStatus.CONFLICT,
+    errors.JobEndedError: HTTPStatus.CONFLICT,
+    errors.JobRunningError: HTTPStatus.BAD_REQUEST,
+    errors.NotCompletedError: HTTPStatus.BAD_REQUEST,
+    errors.NoSuchInputError: HTTPStatus.NOT_FOUND,
+    errors.NoSuchJobError: HTTPStatus.NOT_FOUND,
+    errors.NoSuchFileError: HTTPStatus.NOT_FOUND,
+    errors.UploadStalledError: HTTPStatus.REQUEST_TIMEOUT,
+    errors.InputTooLargeError: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    errors.QueueFullError: HTTPStatus.TOO_MANY_REQUESTS,
+    errors.NotReadyError: HTTPStatus.SERVICE_UNAVAILABLE,
+    errors.DiskFullError: HTTPStatus.INSUFFICIENT_STORAGE,
+}
+"""The status of each error that a call can end with."""
+
+_RETRY = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
+_log = logging.getLogger(__name__)
+
+
+def problem(
+    status: int,
+    word: str,
+    detail: str,
+    *,
+    choices: list[str] | None = None,
+    headers: dict[str, str] | None = None,
+) -> Response:
+    """The answer that carries one problem."""
+    body = Problem(
+        type=word, title=HTTPStatus(status).phrase, status=status, detail=detail, choices=choices
+    )
+    return JSONResponse(
+        body.model_dump(mode="json", exclude_none=True),
+        status_code=status,
+        headers=headers,
+        media_type=MEDIA_TYPE,
+    )
+
+
+def declared(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """What OpenAPI says of the errors that a call can end with."""
+    schema = {"$ref": f"#/components/schemas/{Problem.__name__}"}
+    answers: dict[int | str, dict[str, Any]] = {}
+    for status in statuses:
+        answer: dict[str, Any] = {
+            "description": HTTPStatus(status).phrase,
+            "content": {MEDIA_TYPE: {"schema": schema}},
+        }
+        if status in _RETRY:
+            answer["headers"] = {"Retry-After": {"schema": {"type": "integer"}}}
+        answers[status] = answer
+    return answers
+
+
+def handle_problems(app: FastAPI) -> None:
+    """Let every error of ``app`` leave as a problem."""
+    app.add_exception_handler(errors.StemserveError, _known)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(Exception, _unknown)
+
+
+def _known(_: Request, error: Exception) -> Response:
+    assert isinstance(error, errors.StemserveError)  # noqa: S101 (registered for it alone)
+    status = next((code for kind, code in STATUSES.items() if isinstance(error, kind)), None)
+    if status is None:
+        raise error
+    headers = {"Retry-After": str(RETRY_AFTER_SECONDS)} if status in _RETRY else None
+    choices = getattr(error, "choices", None)
+    return problem(status, error.type, str(error), choices=choices, headers=headers)
+
+
+def _invalid(_: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)  # noqa: S101 (registered for it alone)
+    faults = []
+    for fault in error.errors():
+        where = ".".join(str(part) for part in fault["loc"][1:])
+        what = str(fault["msg"]).removeprefix("Value error, ")
+        faults.append(f"{where}: {what}" if where else what)
+    return problem(HTTPStatus.UNPROCESSABLE_ENTITY, "invalid-request", "; ".join(faults))
+
+
+def _http(_: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)  # noqa: S101 (registered for it alone)
+    status = HTTPStatus(error.status_code)
+    word = status.phrase.lower().replace(" ", "-")
+    details = {
+        HTTPStatus.NOT_FOUND: "There is nothing at this address; see /openapi.json.",
+        HTTPStatus.METHOD_NOT_ALLOWED: "This address does not take this method; see /openapi.json.",
+    }
+    detail = details.get(status, str(error.detail))
+    return problem(status, word, detail, headers=dict(error.headers or {}))
+
+
+def _unknown(_: Request, error: Exception) -> Response:
+    _log.error("a call failed", exc_info=error)
+    detail = "The worker failed at this call; its log says why."
+    return problem(HTTPStatus.INTERNAL_SERVER_ERROR, "internal-error", detail)

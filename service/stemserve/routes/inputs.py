@@ -1,0 +1,72 @@
+"""Inputs, uploaded once under the name of their content."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Annotated
+
+import anyio
+from fastapi import APIRouter, Request, Response
+from fastapi import Path as PathParameter
+from starlette.requests import ClientDisconnect
+
+from stemserve.errors import NoSuchInputError, UploadStalledError
+from stemserve.problems import declared
+from stemserve.routes.parts import Worker
+from stemserve.schema import Input, Sha256
+
+router = APIRouter(tags=["inputs"])
+
+Name = Annotated[Sha256, PathParameter(description="SHA-256 of the input's bytes")]
+
+
+@router.get("/inputs/{sha256}", responses=declared(404))
+def get_input(sha256: Name, worker: Worker) -> Input:
+    """Whether the input is there."""
+    found = worker.inputs.find(sha256)
+    if found is None:
+        raise NoSuchInputError(f"There is no such input here; send it: PUT /inputs/{sha256}.")
+    return found
+
+
+@router.put(
+    "/inputs/{sha256}",
+    responses={201: {"model": Input}, **declared(400, 408, 413, 507)},
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {
+                "application/octet-stream": {"schema": {"type": "string", "format": "binary"}}
+            },
+        }
+    },
+)
+async def put_input(sha256: Name, request: Request, response: Response, worker: Worker) -> Input:
+    """Upload an input, streamed. One that is there already is not read again."""
+    found = worker.inputs.find(sha256)
+    if found is not None:
+        return found
+    length = request.headers.get("content-length", "")
+    if length.isdecimal():
+        worker.inputs.check_room(int(length))
+    stored = await worker.inputs.store(_body(request, worker.settings.upload_stall), sha256)
+    response.status_code = 201
+    return stored
+
+
+async def _body(request: Request, stall_s: float) -> AsyncIterator[bytes]:
+    """The request's body; raises `UploadStalledError` if the sender pauses or goes away."""
+    stream = request.stream()
+    while True:
+        try:
+            with anyio.fail_after(stall_s):
+                chunk = await anext(stream, None)
+        except TimeoutError:
+            raise UploadStalledError(
+                f"The upload paused for {stall_s:g} s; send it again."
+            ) from None
+        except ClientDisconnect:
+            raise UploadStalledError("The upload was broken off; send it again.") from None
+        if chunk is None:
+            return
+        yield chunk

@@ -1,0 +1,123 @@
+"""Jobs: posting, following, cancelling and forgetting them."""
+
+from __future__ import annotations
+
+import secrets
+from datetime import UTC, datetime
+from typing import Annotated, Literal
+
+from anyio import from_thread
+from anyio.to_thread import run_sync
+from fastapi import APIRouter, Query
+
+from stemserve.errors import NotReadyError
+from stemserve.jobfiles import STATES
+from stemserve.jobs import StoredJob, resolve
+from stemserve.problems import declared
+from stemserve.routes.parts import Worker
+from stemserve.schema import (
+    Deleted,
+    Job,
+    JobCreated,
+    JobId,
+    JobRequest,
+    JobRow,
+    Jobs,
+    JobStatus,
+    Logs,
+)
+
+router = APIRouter(tags=["jobs"])
+
+_MESSAGES = {
+    JobStatus.PENDING: "The job waits for its turn.",
+    JobStatus.RUNNING: "The job is running.",
+    JobStatus.COMPLETED: "The job is completed.",
+    JobStatus.FAILED: "The job failed.",
+}
+
+
+@router.post("/job", responses=declared(400, 404, 409, 429, 503, 507))
+def post_job(request: JobRequest, worker: Worker) -> JobCreated:
+    """Queue a job. The same job posted again is the job that is there."""
+    if not worker.runner.presets:
+        raise NotReadyError(f"Models not ready: {worker.runner.unready}")
+    content = resolve(request, worker.runner.presets, worker.settings.preset)
+    if content.input_sha256 is not None:
+        worker.inputs.path(content.input_sha256)
+        job_id = request.job_id or content.digest()
+    else:
+        job_id = request.job_id or secrets.token_hex(16)
+    job = worker.store.add(job_id, content, request.input_name, worker.settings.queue_limit)
+    from_thread.run_sync(worker.runner.wake)
+    return JobCreated(job_id=job.job_id, status=job.status, message=_MESSAGES[job.status])
+
+
+@router.get("/job/{job_id}", responses=declared(404))
+def get_job(job_id: JobId, worker: Worker) -> Job:
+    """How far a job is, and which results it has."""
+    return _job(worker.store.get(job_id))
+
+
+@router.post("/job/{job_id}/cancel", responses=declared(404, 409, 507))
+async def cancel_job(job_id: JobId, worker: Worker) -> Job:
+    """End a job that waits or runs; it is failed then, with the error type ``cancelled``."""
+    job = await run_sync(worker.store.cancel, job_id)
+    await worker.runner.cancel(job_id)
+    return _job(job)
+
+
+@router.delete("/job/{job_id}", responses=declared(400, 404, 507))
+def delete_job(job_id: JobId, worker: Worker) -> Deleted:
+    """Forget a job that does not run, and delete its results."""
+    worker.store.delete(job_id)
+    worker.runner.files(job_id).delete()
+    return Deleted(job_id=job_id)
+
+
+@router.get("/job/{job_id}/logs", responses=declared(404))
+def get_logs(job_id: JobId, worker: Worker, offset: Annotated[int, Query(ge=0)] = 0) -> Logs:
+    """The job's log from a byte offset on; go on from the offset in the answer."""
+    job = worker.store.get(job_id)
+    logs, end = worker.runner.files(job_id).read_log(offset)
+    return Logs(logs=logs, offset=end, status=job.status)
+
+
+@router.get("/jobs")
+def get_jobs(
+    worker: Worker,
+    status: JobStatus | Literal[""] | None = None,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 50,
+) -> Jobs:
+    """The newest jobs, of one status or of any."""
+    jobs, total = worker.store.newest(JobStatus(status) if status else None, limit)
+    return Jobs(jobs=[_row(job) for job in jobs], total=total)
+
+
+def _job(job: StoredJob) -> Job:
+    return Job(
+        job_id=job.job_id,
+        status=job.status,
+        state=STATES[job.status],
+        tasks=job.tasks,
+        details=job.details,
+        elapsed_seconds=job.elapsed_seconds,
+        error=job.error,
+        error_type=job.error_type,
+        preset=job.content.preset,
+        input_name=job.input_name,
+        input_sha256=job.input_sha256,
+        duration_seconds=job.duration_seconds,
+        results=job.results,
+    )
+
+
+def _row(job: StoredJob) -> JobRow:
+    return JobRow(
+        job_id=job.job_id,
+        status=job.status,
+        created_at=datetime.fromtimestamp(job.created_at, UTC),
+        completed_at=None if job.ended_at is None else datetime.fromtimestamp(job.ended_at, UTC),
+        preset=job.content.preset,
+        input_name=job.input_name,
+    )

@@ -1,0 +1,55 @@
+"""The files that a job made."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+from fastapi.responses import FileResponse
+
+from stemserve.errors import NoSuchFileError, NotCompletedError
+from stemserve.names import nearest
+from stemserve.problems import declared
+from stemserve.routes.parts import Worker
+from stemserve.schema import JobId, JobStatus
+
+router = APIRouter(tags=["results"])
+
+MEDIA_TYPES = {".wav": "audio/wav", ".flac": "audio/flac", ".mp3": "audio/mpeg"}
+
+_BYTES = {name: {"schema": {"type": "string", "format": "binary"}} for name in MEDIA_TYPES.values()}
+
+
+@router.get(
+    "/result/{job_id}",
+    response_class=FileResponse,
+    responses={
+        200: {"description": "The file; a Range is honoured", "content": _BYTES},
+        206: {"description": "The part of the file that was asked for", "content": _BYTES},
+        **declared(400, 404),
+    },
+)
+def get_result(
+    job_id: JobId,
+    worker: Worker,
+    file: Annotated[str, Query(description="Name of a result")] = "instrumental.mp3",
+) -> FileResponse:
+    """One result of a completed job."""
+    job = worker.store.get(job_id)
+    if job.status is not JobStatus.COMPLETED:
+        reason = f" {job.error}" if job.error else ""
+        raise NotCompletedError(f"Job {job_id} is {job.status}, not completed.{reason}")
+    # The name is looked up among the results, never joined to a path as it came.
+    result = next((result for result in job.results if result.name == file), None)
+    if result is None:
+        choices = nearest(file, [result.name for result in job.results])
+        raise NoSuchFileError(
+            f"Job {job_id} has no such file; it has {', '.join(choices)}.", choices
+        )
+    path = worker.runner.files(job_id).folder / result.name
+    return FileResponse(
+        path,
+        media_type=MEDIA_TYPES.get(path.suffix),
+        filename=result.name,
+        headers={"ETag": f'"{result.sha256}"'},
+    )

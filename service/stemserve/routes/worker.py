@@ -1,0 +1,62 @@
+"""How the worker is: alive, ready, and what it can do."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+from importlib.metadata import version
+
+from fastapi import APIRouter
+from fastapi.responses import JSONResponse
+
+from stemserve.errors import StemserveError
+from stemserve.jobs import find_preset
+from stemserve.routes.parts import Parts, Worker
+from stemserve.schema import Health, JobStatus, Ready, Status
+
+router = APIRouter(tags=["worker"])
+open_router = APIRouter(tags=["worker"])
+"""What needs no token."""
+
+_STARTED = time.monotonic()
+
+
+@open_router.get("/health")
+async def health() -> Health:
+    """The server is up."""
+    return Health(timestamp=datetime.now(UTC))
+
+
+@router.get("/ready", responses={503: {"model": Ready}})
+async def ready(worker: Worker) -> JSONResponse:
+    """Whether the separation is up and can serve the default preset."""
+    reason = _unready(worker)
+    answer = Ready(ready=reason is None, reason=reason)
+    return JSONResponse(answer.model_dump(mode="json"), 200 if answer.ready else 503)
+
+
+@router.get("/status")
+def status(worker: Worker) -> Status:
+    """What the worker does and can do."""
+    return Status(
+        models_ready=_unready(worker) is None,
+        active_jobs=worker.store.count(JobStatus.RUNNING),
+        completed_jobs=worker.store.count(JobStatus.COMPLETED),
+        uptime_seconds=time.monotonic() - _STARTED,
+        pending_jobs=worker.store.count(JobStatus.PENDING),
+        queue_limit=worker.settings.queue_limit,
+        version=version("stemfleet"),
+        device=worker.runner.device,
+        default_preset=worker.settings.preset,
+        presets=worker.runner.presets,
+    )
+
+
+def _unready(worker: Parts) -> str | None:
+    if worker.runner.unready is not None:
+        return worker.runner.unready
+    try:
+        find_preset(worker.settings.preset, worker.runner.presets)
+    except StemserveError as error:
+        return str(error)
+    return None

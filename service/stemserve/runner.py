@@ -1,0 +1,259 @@
+"""Runs the jobs, one after another, on the one separation process, and outlives that process.
+
+What is known of a job is in the store. The process is given one task at a time; when it dies, it is
+started again and the job is run again, a few times; when the job is cancelled, it is killed.
+"""
+
+from __future__ import annotations
+
+import logging
+from contextlib import aclosing, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import anyio
+from anyio.abc import TaskGroup
+from anyio.to_thread import run_sync
+
+from stemserve.errors import DiskFullError, NoSuchJobError, SeparationDiedError, StemserveError
+from stemserve.files import lock
+from stemserve.inputs import Inputs
+from stemserve.jobfiles import JobFiles
+from stemserve.jobs import StoredJob
+from stemserve.process import SeparationProcess
+from stemserve.schema import Preset
+from stemserve.settings import Settings
+from stemserve.store import Store
+from stemserve.task import Advanced, Failed, Finished, Logged, SeparationTask
+
+ATTEMPTS = 3
+"""How often the separation process may die over one job."""
+
+_PAUSE_S = 1.0
+_LONGEST_PAUSE_S = 30.0
+_CANCEL_S = 5.0
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Current:
+    job_id: str
+    scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
+    left: anyio.Event = field(default_factory=anyio.Event)
+
+
+class Runner:
+    """Runs what waits in ``store``. All but `files` is for the event loop's thread alone."""
+
+    def __init__(self, settings: Settings, store: Store, inputs: Inputs) -> None:
+        self._settings = settings
+        self._store = store
+        self._inputs = inputs
+        self._woken = anyio.Event()
+        self._current: _Current | None = None
+        self.device = "starting"
+        self.presets: list[Preset] = []
+        """As the separation process last told them; empty until it was up once."""
+        self.unready: str | None = "The separation process is starting."
+        """Why no job could be run now; None when one could."""
+
+    def files(self, job_id: str) -> JobFiles:
+        """The files of a job."""
+        return JobFiles(self._settings.data_dir / "jobs" / job_id)
+
+    def wake(self) -> None:
+        """Look for a job that waits."""
+        self._woken.set()
+
+    async def cancel(self, job_id: str) -> None:
+        """Stop working at a job, which the store calls cancelled; returns once that is done."""
+        current = self._current
+        if current is not None and current.job_id == job_id:
+            current.scope.cancel()
+            with anyio.move_on_after(_CANCEL_S):
+                await current.left.wait()
+
+    async def run(self) -> None:
+        """Run jobs until cancelled; the separation process is gone then."""
+        held = lock(path := self._settings.data_dir / "separation.lock")
+        while held is None:
+            self.unready = "The separation process of an earlier run has not ended yet."
+            await anyio.sleep(0.1)
+            held = lock(path)
+        pause = _PAUSE_S
+        with held:
+            async with anyio.create_task_group() as group:
+                while True:
+                    try:
+                        process = await self._start(group, held.fileno())
+                    except SeparationDiedError as error:
+                        self.unready = f"{error} The worker's log says more."
+                        _log.error("%s Trying again in %g s.", error, pause)
+                        await anyio.sleep(pause)
+                        pause = min(2 * pause, _LONGEST_PAUSE_S)
+                        continue
+                    pause = _PAUSE_S
+                    await self._run_jobs(process)
+
+    async def _start(self, group: TaskGroup, lock_fd: int) -> SeparationProcess:
+        process = await SeparationProcess.start(
+            self._settings.separation_command,
+            group,
+            self._chatter,
+            limit_s=self._settings.start_timeout,
+            lock_fd=lock_fd,
+        )
+        group.start_soon(self._wake_at_end, process)
+        self.device = process.started.device
+        self.presets = process.started.presets
+        self.unready = None
+        _log.info("separation is up on %s", self.device)
+        return process
+
+    async def _wake_at_end(self, process: SeparationProcess) -> None:
+        await process.wait()
+        self.wake()
+
+    async def _run_jobs(self, process: SeparationProcess) -> None:
+        """Run jobs on ``process`` for as long as it lives."""
+        try:
+            while True:
+                await self._run_job(process, await self._next_job(process))
+        except SeparationDiedError as error:
+            self.unready = f"{error} It is being started again."
+            _log.warning("%s Starting it again.", error)
+        except DiskFullError as error:
+            self.unready = str(error)
+            _log.error("%s", error)
+            await process.kill()
+            await self._requeue()
+        finally:
+            await process.kill()
+
+    async def _requeue(self) -> None:
+        """Let the job that ran wait again, as soon as there is room to write that down."""
+        while True:
+            await anyio.sleep(_PAUSE_S)
+            with suppress(DiskFullError):
+                await run_sync(self._store.requeue)
+                return
+
+    async def _next_job(self, process: SeparationProcess) -> StoredJob:
+        while True:
+            self._woken = anyio.Event()
+            if process.ended:
+                raise SeparationDiedError(await process.last_words())
+            job = await run_sync(self._store.claim)
+            if job is not None:
+                return job
+            await self._woken.wait()
+
+    async def _run_job(self, process: SeparationProcess, job: StoredJob) -> None:
+        current = self._current = _Current(job.job_id)
+        try:
+            with current.scope:
+                await self._separate(process, job)
+            await self._show(job.job_id)
+            if process.busy:
+                raise SeparationDiedError(f"Job {job.job_id} was cancelled.")
+        finally:
+            if process.busy:
+                await process.kill()
+            self._current = None
+            current.left.set()
+
+    async def _separate(self, process: SeparationProcess, job: StoredJob) -> None:
+        await self._show(job.job_id)
+        if not await run_sync(self._store.is_running, job.job_id):
+            return  # cancelled before `cancel` could see it here
+        try:
+            path = await self._input(job)
+        except StemserveError as error:
+            await self._fail(job, str(error), error.type)
+            return
+        try:
+            await process.send(self._task(job, path))
+            while not await self._note(job, await process.event(self._settings.stall_timeout)):
+                pass
+        except SeparationDiedError as error:
+            await self._interrupted(job, error)
+            raise
+
+    async def _input(self, job: StoredJob) -> Path:
+        """The job's input on disk, fetched if it is not there yet."""
+        if job.input_sha256 is not None:
+            return self._inputs.path(job.input_sha256)
+        from stemserve.fetch import fetch  # its HTTP client would slow every start down
+
+        self._log(job.job_id, "fetching the input")
+        async with aclosing(fetch(str(job.content.input_url), self._settings)) as chunks:
+            found = await self._inputs.store(chunks)
+        await run_sync(self._store.fetched, job.job_id, found.sha256)
+        self._log(job.job_id, f"fetched {found.size} bytes")
+        return self._inputs.path(found.sha256)
+
+    def _task(self, job: StoredJob, path: Path) -> SeparationTask:
+        folder = self.files(job.job_id).folder
+        folder.mkdir(parents=True, exist_ok=True)
+        return SeparationTask(
+            job_id=job.job_id,
+            input_path=path,
+            output_dir=folder,
+            preset=job.content.preset,
+            stems=job.content.stems,
+            format=job.content.format,
+            bit_depth=job.content.bit_depth,
+            mono=job.content.mono,
+            template_mp3=job.content.template_mp3,
+            cut_points=job.content.cut_points,
+        )
+
+    async def _note(self, job: StoredJob, event: object) -> bool:
+        """Write an event down; True if it is the job's last."""
+        match event:
+            case Advanced(tasks=tasks, details=details, duration_seconds=length):
+                await run_sync(self._store.advance, job.job_id, tasks, details, length)
+                await self._show(job.job_id)
+            case Logged(line=line):
+                self._log(job.job_id, line)
+            case Finished(results=results, duration_seconds=length):
+                await run_sync(self._store.finish, job.job_id, results, length)
+                self._log(job.job_id, "completed")
+                _log.info("job %s: completed", job.job_id)
+                return True
+            case Failed(error=error, error_type=error_type):
+                await self._fail(job, error, error_type)
+                return True
+        return False
+
+    async def _fail(self, job: StoredJob, error: str, error_type: str) -> None:
+        await run_sync(self._store.fail, job.job_id, error, error_type)
+        self._log(job.job_id, f"failed ({error_type}): {error}")
+        _log.info("job %s: failed (%s)", job.job_id, error_type)
+
+    async def _interrupted(self, job: StoredJob, error: SeparationDiedError) -> None:
+        message = f"{error} That happened {ATTEMPTS} times over this job; its log says more."
+        after = await run_sync(self._store.interrupted, job.job_id, message, error.type, ATTEMPTS)
+        self._log(job.job_id, f"attempt {after.attempts} of {ATTEMPTS}: {error}")
+
+    async def _show(self, job_id: str) -> None:
+        """Bring progress.txt up to date."""
+        with suppress(NoSuchJobError):
+            job = await run_sync(self._store.get, job_id)
+            try:
+                await run_sync(self.files(job_id).write_progress, job)
+            except (OSError, DiskFullError) as error:
+                _log.warning("job %s: no progress.txt: %s", job_id, error)
+
+    def _chatter(self, line: str) -> None:
+        if self._current is None:
+            _log.info("separation: %s", line)
+        else:
+            self._log(self._current.job_id, line)
+
+    def _log(self, job_id: str, line: str) -> None:
+        try:
+            self.files(job_id).log(line)
+        except OSError as error:
+            _log.warning("job %s: no log: %s", job_id, error)

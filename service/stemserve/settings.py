@@ -1,0 +1,82 @@
+"""Every setting of a worker, in one place: from the environment, and from flags above it.
+
+The variable of a setting is its name in capitals behind ``STEMSERVE_``: ``STEMSERVE_QUEUE_LIMIT``.
+Flags of ``stemserve serve`` win over the environment. The token has no flag, for every process of
+a machine may read the command lines of the others.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Self
+
+import platformdirs
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from stemserve.errors import SettingsError
+from stemserve.schema import PORT, PresetName
+
+ENV_PREFIX = "STEMSERVE_"
+
+
+class Settings(BaseSettings):
+    """A worker's settings. Sizes are in bytes, times in seconds."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX, env_ignore_empty=True, frozen=True, extra="forbid"
+    )
+
+    host: str = Field("127.0.0.1", description="Address to listen on")
+    port: int = Field(PORT, ge=0, le=65535, description="Port to listen on; 0: any free one")
+    socket_fd: int | None = Field(
+        None, ge=0, description="An already listening TCP socket; host and port are then its own"
+    )
+    token: SecretStr | None = Field(
+        None, description="What callers must send as bearer token; needed beyond loopback"
+    )
+    data_dir: Path = Field(
+        default_factory=lambda: platformdirs.user_data_path("stemserve", appauthor=False),
+        description="Where jobs, inputs and results are kept",
+    )
+    label: str = Field("", description="The worker's name, for people and process lists")
+    preset: PresetName = Field("center", description="The preset of a job that names none")
+    queue_limit: int = Field(16, ge=1, le=10_000, description="Jobs that may wait")
+
+    input_limit: int = Field(4 * 2**30, ge=1, description="The largest input that is taken")
+    keep_free: int = Field(
+        256 * 2**20, ge=0, description="No input is taken that would leave the disk less than this"
+    )
+    upload_stall: float = Field(60, gt=0, description="An upload that pauses longer is dropped")
+    fetch_timeout: float = Field(3600, gt=0, description="The longest download of an input_url")
+    fetch_private: bool = Field(
+        False, description="Also fetch an input_url from private and loopback addresses"
+    )
+
+    separation_command: tuple[str, ...] = Field(
+        (sys.executable, "-m", "stemserve.separation"),
+        min_length=1,
+        description="Starts the separation process; put nice, numactl and the like before it",
+    )
+    start_timeout: float = Field(300, gt=0, description="The separation process is up by then")
+    stall_timeout: float = Field(1800, gt=0, description="It is restarted when silent for longer")
+
+    @classmethod
+    def load(cls, **flags: object) -> Self:
+        """The settings of the environment, with the flags that are not None above them.
+
+        Raises:
+            SettingsError: a setting has no usable value. No value is quoted: one is a secret.
+        """
+        given = {name: value for name, value in flags.items() if value is not None}
+        try:
+            return cls.model_validate(cls(**given))  # type: ignore[arg-type]
+        except ValidationError as error:
+            lines = [
+                f"{'.'.join(str(part) for part in fault['loc'])}: {fault['msg']}"
+                for fault in error.errors(include_input=False, include_url=False)
+            ]
+            raise SettingsError(
+                f"{'; '.join(lines)}. Correct the flag or the {ENV_PREFIX}… variable of that name."
+            ) from None
