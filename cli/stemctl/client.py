@@ -1,0 +1,298 @@
+"""One worker over HTTP: each call of its contract as a method, with bounded waits and retries.
+
+What fails in a way that may pass (no connection, a timeout, 5xx, 429) is tried again, with growing
+pauses or the one that the worker asks for; everything else is a `WorkerError` at once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+from urllib.parse import urlsplit
+
+import anyio
+import httpx
+import stamina
+from pydantic import BaseModel, ValidationError
+from stamina.instrumentation import set_on_retry_hooks
+from stemserve.schema import (
+    Deleted,
+    Health,
+    Input,
+    Job,
+    JobCreated,
+    JobRequest,
+    Jobs,
+    Logs,
+    Problem,
+    Ready,
+    ResultFile,
+    Status,
+)
+
+from stemctl.errors import InputError, WorkerError
+from stemctl.stack import Endpoint
+
+TIMEOUT = httpx.Timeout(30, connect=5)
+"""Seconds without a byte before a call is given up; it bounds pauses, not long transfers."""
+
+RETRY_FOR_S = 30.0
+LONGEST_PAUSE_S = 30.0
+CHUNK = 1 << 20
+
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+set_on_retry_hooks([])  # a retry is no news; what comes of it is
+
+Model = TypeVar("Model", bound=BaseModel)
+Moved = Callable[[int], None]
+"""Told after each piece of a transfer how many bytes have gone so far."""
+
+
+class UnreachableError(WorkerError):
+    """The worker gave no answer, however often it was asked."""
+
+    type = "worker-unreachable"
+
+
+class RefusedError(WorkerError):
+    """The worker answered, and said no. ``kind`` is the stable word of its problem."""
+
+    type = "worker-refused"
+
+    def __init__(
+        self, message: str, status: int, kind: str, detail: str, pause_s: float | None
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.kind = kind
+        self.detail = detail
+        self.pause_s = pause_s
+        """How long it asks to be left alone, in seconds."""
+
+
+class _GarbledError(Exception):
+    """A download's bytes are not those that were announced."""
+
+
+class Worker:
+    """The client of one worker. Use it as an async context manager; calls may overlap.
+
+    Every method may raise `WorkerError`: `UnreachableError` after the last try, `RefusedError`
+    with the worker's own words.
+    """
+
+    def __init__(self, endpoint: Endpoint, token: str | None, *, attempts: int = 5) -> None:
+        self.endpoint = endpoint
+        self._attempts = attempts
+        self._http = httpx.AsyncClient(
+            base_url=endpoint.url,
+            headers={"Authorization": f"Bearer {token}"} if token else {},
+            timeout=TIMEOUT,
+            trust_env=urlsplit(endpoint.url).hostname not in LOOPBACK,  # no proxy to ourselves
+        )
+
+    @property
+    def slot(self) -> str:
+        """The worker's name, for people."""
+        return self.endpoint.slot
+
+    async def __aenter__(self) -> Self:
+        await self._http.__aenter__()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self._http.__aexit__(kind, error, trace)
+
+    async def health(self) -> Health:
+        """Whether it is up; needs no token."""
+        return await self._ask(Health, "GET", "/health")
+
+    async def ready(self) -> Ready:
+        """Whether a job would start now, and if not, why."""
+        response = await self._retry(lambda: self._http.get("/ready"), final=503)
+        if response.status_code not in (200, 503):
+            raise self._refusal(response)
+        try:
+            return Ready.model_validate_json(response.content)
+        except ValidationError:
+            return Ready(ready=False, reason=self._refusal(response).detail)
+
+    async def status(self) -> Status:
+        """What it is doing, and which presets it can serve."""
+        return await self._ask(Status, "GET", "/status")
+
+    async def jobs(self, limit: int = 50) -> Jobs:
+        """Its newest jobs."""
+        return await self._ask(Jobs, "GET", "/jobs", params={"limit": limit})
+
+    async def job(self, job_id: str) -> Job:
+        """Where a job is."""
+        return await self._ask(Job, "GET", f"/job/{job_id}")
+
+    async def logs(self, job_id: str, offset: int) -> Logs:
+        """A job's log from a byte offset on."""
+        return await self._ask(Logs, "GET", f"/job/{job_id}/logs", params={"offset": offset})
+
+    async def post(self, request: JobRequest) -> JobCreated:
+        """Queue a job; the same request again is the same job."""
+        body = request.model_dump(mode="json", exclude_none=True)
+        return await self._ask(JobCreated, "POST", "/job", json=body)
+
+    async def cancel(self, job_id: str) -> Job:
+        """End a pending or running job."""
+        return await self._ask(Job, "POST", f"/job/{job_id}/cancel")
+
+    async def delete(self, job_id: str) -> Deleted:
+        """Remove an ended job with its results."""
+        return await self._ask(Deleted, "DELETE", f"/job/{job_id}")
+
+    async def upload(self, path: Path, sha256: str, moved: Moved) -> None:
+        """Send an input's bytes, unless the worker has them.
+
+        Raises:
+            InputError: the file was changed meanwhile.
+            OSError: it cannot be read.
+        """
+        there = await self._retry(lambda: self._http.get(f"/inputs/{sha256}"))
+        if there.status_code != 404:
+            self._parse(Input, there)
+            return
+        size = (await anyio.Path(path).stat()).st_size
+
+        async def put() -> httpx.Response:
+            return await self._http.put(
+                f"/inputs/{sha256}",
+                content=_pieces(path, moved),
+                headers={"Content-Length": str(size), "Content-Type": "application/octet-stream"},
+            )
+
+        try:
+            self._parse(Input, await self._retry(put))
+        except httpx.LocalProtocolError:
+            raise InputError(f"{path} was changed while it was sent: submit it again") from None
+
+    async def download(self, job_id: str, file: ResultFile, place: Path, moved: Moved) -> None:
+        """Bring one result to ``place``, and see that its bytes are those that were announced.
+
+        Raises:
+            OSError: ``place`` cannot be written, or the disk is full.
+        """
+
+        async def get() -> httpx.Response:
+            path, params = f"/result/{job_id}", {"file": file.name}
+            async with self._http.stream("GET", path, params=params) as response:
+                if not response.is_success:
+                    await response.aread()
+                    return response
+                digest, size = hashlib.sha256(), 0
+                async with await anyio.open_file(place, "wb") as out:
+                    async for piece in response.aiter_bytes(CHUNK):
+                        await out.write(piece)
+                        digest.update(piece)
+                        size += len(piece)
+                        moved(size)
+                if (size, digest.hexdigest()) != (file.size, file.sha256):
+                    raise _GarbledError
+            return response
+
+        try:
+            response = await self._retry(get)
+        except _GarbledError:
+            raise WorkerError(
+                f"worker {self.slot}: {file.name} arrived damaged each time: submit it again"
+            ) from None
+        if not response.is_success:
+            raise self._refusal(response)
+
+    async def _ask(self, model: type[Model], method: str, path: str, **how: Any) -> Model:  # noqa: ANN401
+        response = await self._retry(lambda: self._http.request(method, path, **how))
+        return self._parse(model, response)
+
+    async def _retry(
+        self, call: Callable[[], Awaitable[httpx.Response]], final: int | None = None
+    ) -> httpx.Response:
+        try:
+            async for attempt in stamina.retry_context(
+                on=_pause, attempts=self._attempts, timeout=RETRY_FOR_S, wait_initial=0.2
+            ):
+                with attempt:
+                    response = await call()
+                    if _may_pass(response.status_code) and response.status_code != final:
+                        response.raise_for_status()
+                    return response
+        except httpx.HTTPStatusError as error:
+            return error.response
+        except httpx.LocalProtocolError:
+            raise
+        except httpx.HTTPError as error:
+            reason = str(error) or type(error).__name__
+            raise UnreachableError(
+                f"worker {self.slot} at {self.endpoint.url} does not answer ({reason}): "
+                "see `stemctl doctor`"
+            ) from error
+        raise AssertionError("a retry ends with an answer or an error")
+
+    def _parse(self, model: type[Model], response: httpx.Response) -> Model:
+        if not response.is_success:
+            raise self._refusal(response)
+        try:
+            return model.model_validate_json(response.content)
+        except ValidationError:
+            raise WorkerError(
+                f"worker {self.slot} gave an answer that stemctl does not know: is "
+                f"{self.endpoint.url} a worker, and of the same version?"
+            ) from None
+
+    def _refusal(self, response: httpx.Response) -> RefusedError:
+        try:
+            problem = Problem.model_validate_json(response.content)
+            kind, detail = problem.type, problem.detail
+            if problem.choices:
+                detail += f" (there is: {', '.join(problem.choices)})"
+        except ValidationError:
+            kind = "http-error"
+            detail = f"{response.request.url.path}: {response.status_code} {response.reason_phrase}"
+        if response.status_code == 401:
+            detail = "the token is refused: run `pulumi up`, or with --endpoint set STEMCTL_TOKEN"
+        pause = _retry_after(response)
+        return RefusedError(
+            f"worker {self.slot}: {detail}", response.status_code, kind, detail, pause
+        )
+
+
+async def _pieces(path: Path, moved: Moved) -> AsyncIterator[bytes]:
+    sent = 0
+    async with await anyio.open_file(path, "rb") as file:
+        while piece := await file.read(CHUNK):
+            yield piece
+            sent += len(piece)
+            moved(sent)
+
+
+def _may_pass(status: int) -> bool:
+    """Whether the same call may succeed later. A full disk (507) does not empty itself."""
+    return status == 429 or 500 <= status < 507
+
+
+def _pause(error: Exception) -> bool | float:
+    """Whether to try again; a number is the pause in seconds that the worker asks for."""
+    if isinstance(error, httpx.HTTPStatusError):
+        asked = _retry_after(error.response)
+        return True if asked is None else min(asked, LONGEST_PAUSE_S)
+    if isinstance(error, httpx.LocalProtocolError):
+        return False
+    return isinstance(error, httpx.TransportError | _GarbledError)
+
+
+def _retry_after(response: httpx.Response) -> float | None:
+    text = response.headers.get("Retry-After", "")
+    return float(text) if text.isdigit() else None

@@ -1,0 +1,31 @@
+"""The options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+StackOption = Annotated[
+    str, typer.Option("--stack", envvar="STEMCTL_STACK", help="The Pulumi stack of the fleet.")
+]
+ProjectOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--project",
+        envvar="STEMCTL_PROJECT",
+        help="Its Pulumi project's folder. Default: this folder or the nearest above it.",
+    ),
+]
+EndpointOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--endpoint",
+        metavar="URL",
+        help="A worker to use without any stack; can be repeated. The token is STEMCTL_TOKEN's.",
+    ),
+]
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="Print one JSON object on standard output.")
+]

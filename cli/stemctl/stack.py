@@ -1,0 +1,148 @@
+"""The fleet that a command speaks to: what a Pulumi stack says of it, or endpoints given by hand.
+
+This is all that stemctl knows of Pulumi: a project directory, a stack's name, and the three outputs
+``endpoints``, ``token`` and ``usdPerHour`` of that stack.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.alias_generators import to_camel
+
+from stemctl.engine import find_engine
+from stemctl.errors import StackError
+
+TOKEN_VARIABLE = "STEMCTL_TOKEN"  # noqa: S105
+
+TIMEOUT_S = 60
+"""How long the engine may take to tell a stack's outputs."""
+
+NO_SUCH_STACK = 6
+"""The engine's exit code for a stack that is not there."""
+
+
+class Endpoint(BaseModel):
+    """A worker's URL and facts, as the stack has them."""
+
+    model_config = ConfigDict(frozen=True, alias_generator=to_camel, populate_by_name=True)
+
+    slot: str
+    url: str
+    cloud: str = ""
+    gpu: str = ""
+    usd_per_hour: float = 0.0
+    region: str = ""
+    instance_id: str = ""
+    realtime: float | None = Field(None, description="Seconds of audio a second, when it was tried")
+
+
+class Fleet(BaseModel):
+    """All workers of a stack, and the token that they demand."""
+
+    model_config = ConfigDict(frozen=True, alias_generator=to_camel, populate_by_name=True)
+
+    endpoints: tuple[Endpoint, ...]
+    token: str | None = Field(None, repr=False)
+    usd_per_hour: float = 0.0
+
+
+def find_fleet(project: Path | None, stack: str, urls: Sequence[str] = ()) -> Fleet:
+    """The fleet of a stack; with ``urls`` just these workers, and no stack is asked.
+
+    Raises:
+        EngineError: there is no Pulumi engine to ask.
+        StackError: no project, no such stack, none or wrong outputs; or a URL that is none.
+    """
+    if urls:
+        endpoints = tuple(_given(url) for url in dict.fromkeys(urls))
+        return Fleet(endpoints=endpoints, token=os.environ.get(TOKEN_VARIABLE))
+    return read_fleet(stack_outputs(find_project(project), stack), stack)
+
+
+def find_project(project: Path | None) -> Path:
+    """The folder with Pulumi.yaml: ``project`` itself, else the nearest upward from here."""
+    if project is not None:
+        if not (project / "Pulumi.yaml").is_file():
+            raise StackError(f"{project} has no Pulumi.yaml: give --project the project's folder")
+        return project
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if (folder / "Pulumi.yaml").is_file():
+            return folder
+    raise StackError(
+        "no Pulumi.yaml here or above: go to the project's folder, or name it with --project"
+    )
+
+
+def stack_outputs(project: Path, stack: str) -> dict[str, Any]:
+    """Every output of a stack, secrets in plain, as the engine tells them."""
+    engine = find_engine()
+    command = [str(engine.pulumi), "stack", "output", "--json", "--show-secrets", "--stack", stack]
+    try:
+        answer = subprocess.run(
+            [*command, "--non-interactive"],
+            cwd=project,
+            env=engine.environment(),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise StackError(
+            f"the engine did not tell the outputs of stack {stack} within {TIMEOUT_S} s: "
+            "is another pulumi at work on it?"
+        ) from error
+    except OSError as error:
+        raise StackError(f"{engine.pulumi} does not run: {error}") from error
+    if answer.returncode != 0:
+        raise StackError(_refusal(answer.returncode, answer.stderr, stack, project))
+    outputs: dict[str, Any] = json.loads(answer.stdout or "{}")
+    return outputs
+
+
+def _refusal(code: int, said: str, stack: str, project: Path) -> str:
+    if code == NO_SUCH_STACK or "no stack named" in said:
+        return f"there is no stack {stack} in {project}: run `pulumi up --stack {stack}` there"
+    if "passphrase" in said:
+        return (
+            f"the secrets of stack {stack} are locked: set PULUMI_CONFIG_PASSPHRASE "
+            "(or PULUMI_CONFIG_PASSPHRASE_FILE) to its passphrase"
+        )
+    reason = " ".join(said.replace("error:", "").split()) or f"exit code {code}"
+    return f"the engine could not tell the outputs of stack {stack}: {reason}"
+
+
+def read_fleet(outputs: dict[str, Any], stack: str) -> Fleet:
+    """The fleet that a stack's outputs describe.
+
+    Raises:
+        StackError: an output is missing or is not what this program's stacks have.
+    """
+    if not outputs.get("endpoints"):
+        what = "no endpoints" if "endpoints" in outputs else "no outputs"
+        raise StackError(f"stack {stack} has {what}: run `pulumi up --stack {stack}`")
+    try:
+        return Fleet.model_validate(outputs)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise StackError(
+            f"stack {stack} is not one that stemctl can read: its output {where}: {first['msg']}"
+        ) from None
+
+
+def _given(url: str) -> Endpoint:
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise StackError(f"--endpoint {url}: give a URL such as http://127.0.0.1:8185")
+    return Endpoint(slot=parts.netloc.rpartition("@")[2], url=url.rstrip("/"))
