@@ -18,6 +18,14 @@ STEMS = ("vocals", "instrumental", "drums", "bass", "other")
 
 
 @dataclass(frozen=True)
+class Network:
+    """A member of a preset, and the sources that its word counts for."""
+
+    weights: WeightFile
+    sources: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Recipe:
     """A preset: how it is described, and what it needs."""
 
@@ -25,10 +33,11 @@ class Recipe:
     description: str
     stems: tuple[str, ...]
     packages: tuple[str, ...] = ()
-    weights: tuple[WeightFile, ...] = ()
+    networks: tuple[Network, ...] = ()
 
 
 _DEMUCS_PACKAGES = ("torch", "demucs")
+_DEMUCS_SOURCES = ("drums", "bass", "other", "vocals")
 
 PRESETS: dict[str, Recipe] = {
     recipe.name: recipe
@@ -44,7 +53,7 @@ PRESETS: dict[str, Recipe] = {
             "Hybrid Transformer Demucs",
             STEMS,
             _DEMUCS_PACKAGES,
-            (WeightFile("955717e8-8726e21a.th"),),
+            (Network(WeightFile("955717e8-8726e21a.th"), _DEMUCS_SOURCES),),
         ),
         Recipe(
             "htdemucs_ft",
@@ -52,10 +61,10 @@ PRESETS: dict[str, Recipe] = {
             STEMS,
             _DEMUCS_PACKAGES,
             (
-                WeightFile("f7e0c4bc-ba3fe64a.th"),
-                WeightFile("d12395a8-e57c48e6.th"),
-                WeightFile("92cfc3b6-ef3bcb9c.th"),
-                WeightFile("04573f0d-f3cf25b2.th"),
+                Network(WeightFile("f7e0c4bc-ba3fe64a.th"), ("drums",)),
+                Network(WeightFile("d12395a8-e57c48e6.th"), ("bass",)),
+                Network(WeightFile("92cfc3b6-ef3bcb9c.th"), ("other",)),
+                Network(WeightFile("04573f0d-f3cf25b2.th"), ("vocals",)),
             ),
         ),
     )
@@ -89,7 +98,7 @@ def lacks(recipe: Recipe) -> str | None:
     packages = [name for name in recipe.packages if importlib.util.find_spec(name) is None]
     if packages:
         return f"needs {' and '.join(packages)}: pip install 'stemfleet[image]'"
-    files = missing(recipe.weights)
+    files = missing(tuple(network.weights for network in recipe.networks))
     if files:
         return (
             f"needs the weights {', '.join(files)} in {directory()} "

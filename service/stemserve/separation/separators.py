@@ -32,7 +32,7 @@ def open_separator(recipe: Recipe) -> Separator:
 
 
 def _load(recipe: Recipe) -> Separator:
-    if not recipe.weights:
+    if not recipe.networks:
         from stemserve.separation.center import separate
 
         return separate
