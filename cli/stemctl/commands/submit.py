@@ -1,0 +1,96 @@
+"""`stemctl submit`: songs to the fleet, stems back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from stemctl.options import EndpointOption, JsonOption, ProjectOption, StackOption
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the app."""
+    app.command()(submit)
+
+
+def submit(
+    inputs: Annotated[
+        list[str],
+        typer.Argument(metavar="FILE|FOLDER|URL...", help="Songs; of a folder, all in it."),
+    ],
+    out: Annotated[
+        Path, typer.Option("--out", help="The stems go to OUT/track/stem.format.")
+    ] = Path("stems"),
+    preset: Annotated[
+        str | None, typer.Option("--preset", help="Default: the workers' own.")
+    ] = None,
+    stems: Annotated[
+        str,
+        typer.Option(
+            "--stems",
+            metavar="A,B",
+            help="Which stems, or 'all'. Default: vocals and instrumental, else all.",
+        ),
+    ] = "",
+    stem_format: Annotated[
+        str, typer.Option("--format", metavar="wav|flac|mp3", help="The stems' file format.")
+    ] = "wav",
+    bit_depth: Annotated[
+        str | None,
+        typer.Option(
+            "--bit-depth",
+            metavar="16|24|32f",
+            help="Bits of a sample. Default: 32f (float) for wav, 16 for flac.",
+        ),
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace what is there from other requests.")
+    ] = False,
+    stack: StackOption = "dev",
+    project: ProjectOption = None,
+    endpoint: EndpointOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Separate songs on the fleet's workers, and bring their stems home.
+
+    What is already there from the same request is skipped, so that the same command again does
+    only what is left. Exit code 0: all tracks are done; 1: some; 2: none; 130: stopped by Ctrl-C.
+    """
+    import sys
+
+    import anyio
+
+    from stemctl.console import print_json, print_table
+    from stemctl.inputs import find_inputs
+    from stemctl.run import Asked, run
+    from stemctl.stack import find_fleet
+    from stemctl.wanted import check_format
+
+    checked_format, checked_depth = check_format(stem_format, bit_depth)
+    asked = Asked(
+        out=out,
+        preset=preset,
+        stems=[name.strip() for name in stems.split(",") if name.strip()],
+        format=checked_format,
+        bit_depth=checked_depth,
+        overwrite=overwrite,
+    )
+    found = find_inputs(inputs, out)
+    fleet = find_fleet(project, stack, endpoint or ())
+    report = anyio.run(run, found, fleet, asked)
+    if as_json:
+        print_json(report.as_json())
+    else:
+        print_table(
+            ["track", "", "worker", "seconds", "× realtime", "stems in, or why not"],
+            (
+                (o.name, o.end, o.worker, o.seconds, o.realtime, o.error or out / (o.place or ""))
+                for o in report.outcomes
+            ),
+        )
+        print(report.summary())
+        if report.error:
+            print(f"stemctl: {report.error}", file=sys.stderr)
+    raise typer.Exit(report.exit_code)

@@ -1,0 +1,119 @@
+"""A run: one call of stemctl over many tracks, from what was asked to what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import anyio
+from anyio import to_thread
+from stemserve.schema import BitDepth, StemFormat
+
+from stemctl.client import Worker
+from stemctl.dispatch import Dispatch
+from stemctl.errors import InputError, WorkerError
+from stemctl.inputs import Inputs, Track
+from stemctl.outputs import Staging, is_done
+from stemctl.probe import Probe, probe_fleet
+from stemctl.progress import shown
+from stemctl.report import End, Outcome, Report
+from stemctl.stack import Fleet
+from stemctl.wanted import Wanted, choose_stems, find_preset
+
+MODELS_FOR_S = 60.0
+"""How long workers that have just started get to say which presets they can serve."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the command line asks of a run. None and empty: the default."""
+
+    out: Path
+    preset: str | None
+    stems: Sequence[str]
+    format: StemFormat
+    bit_depth: BitDepth | None
+    overwrite: bool
+
+
+async def run(inputs: Inputs, fleet: Fleet, asked: Asked) -> Report:
+    """Bring the stems of all inputs home, as far as that is possible.
+
+    Raises:
+        InputError: a preset or stem that no worker can serve, or no place for the output.
+        WorkerError: no worker can be used.
+    """
+    probes = await _probe(fleet)
+    statuses = {probe.endpoint.slot: probe.status for probe in probes if probe.status}
+    if not statuses:
+        reasons = "; ".join(dict.fromkeys(probe.error or "" for probe in probes))
+        raise WorkerError(f"no worker can be used: {reasons}")
+    preset, lacking = find_preset(asked.preset, statuses)
+    wanted = Wanted(
+        preset=preset.name,
+        stems=choose_stems(preset, asked.stems),
+        format=asked.format,
+        bit_depth=asked.bit_depth,
+    )
+    aside = {p.endpoint.slot: p.error or "" for p in probes if not p.status} | lacking
+    usable = [e for e in fleet.endpoints if e.slot in statuses and e.slot not in lacking]
+    with Staging(asked.out) as staging:
+        before = [Outcome(bad.name, End.FAILED, error=bad.reason) for bad in inputs.unusable]
+        waiting: list[Track] = []
+        for track in inputs.tracks:
+            outcome = await to_thread.run_sync(_before, track, asked, wanted)
+            if outcome:
+                before.append(outcome)
+            else:
+                waiting.append(track)
+        async with AsyncExitStack() as open_workers:
+            workers = [
+                await open_workers.enter_async_context(Worker(endpoint, fleet.token))
+                for endpoint in usable
+            ]
+            slots = [worker.slot for worker in workers]
+            total = len(before) + len(waiting)
+            with shown(total, slots) as watcher:
+                for slot, reason in aside.items():
+                    watcher.said(f"set aside: worker {slot}: {reason}")
+                for outcome in before:
+                    watcher.ended(outcome)
+                dispatch = Dispatch(workers, wanted, staging, watcher)
+                report = await dispatch.run(waiting)
+    report.set_aside = aside | report.set_aside
+    report.outcomes = _in_order(inputs, [*before, *report.outcomes])
+    return report
+
+
+async def _probe(fleet: Fleet) -> list[Probe]:
+    """Every worker, once those that have just started know their presets."""
+    probes: list[Probe] = []
+    with anyio.move_on_after(MODELS_FOR_S):
+        while True:
+            probes = await probe_fleet(fleet)
+            if all(probe.status is None or probe.status.presets for probe in probes):
+                break
+            await anyio.sleep(0.5)
+    return probes
+
+
+def _before(track: Track, asked: Asked, wanted: Wanted) -> Outcome | None:
+    """The outcome of a track that needs no worker any more, or may not have one."""
+    place = asked.out / track.place
+    try:
+        if is_done(place, track.path, track.url, wanted, overwrite=asked.overwrite):
+            return Outcome(track.name, End.THERE, track.place)
+    except InputError as error:
+        return Outcome(track.name, End.FAILED, track.place, error=str(error))
+    except OSError as error:
+        reason = f"cannot be read: {error.strerror}"
+        return Outcome(track.name, End.FAILED, track.place, error=reason)
+    return None
+
+
+def _in_order(inputs: Inputs, outcomes: list[Outcome]) -> list[Outcome]:
+    """As the inputs were given; what could not be used comes last."""
+    order = {track.place: number for number, track in enumerate(inputs.tracks)}
+    return sorted(outcomes, key=lambda outcome: order.get(outcome.place or "", len(order)))
