@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import anyio
 import httpx
@@ -26,6 +26,7 @@ from stemserve.schema import (
     JobCreated,
     JobRequest,
     Jobs,
+    JobStatus,
     Logs,
     Problem,
     Ready,
@@ -130,17 +131,18 @@ class Worker:
         """What it is doing, and which presets it can serve."""
         return await self._ask(Status, "GET", "/status")
 
-    async def jobs(self, limit: int = 50) -> Jobs:
-        """Its newest jobs."""
-        return await self._ask(Jobs, "GET", "/jobs", params={"limit": limit})
+    async def jobs(self, limit: int = 50, status: JobStatus | None = None) -> Jobs:
+        """Its newest jobs, of one status or of all."""
+        params = {"limit": limit} | ({"status": status.value} if status else {})
+        return await self._ask(Jobs, "GET", "/jobs", params=params)
 
     async def job(self, job_id: str) -> Job:
         """Where a job is."""
-        return await self._ask(Job, "GET", f"/job/{job_id}")
+        return await self._ask(Job, "GET", _job(job_id))
 
     async def logs(self, job_id: str, offset: int) -> Logs:
         """A job's log from a byte offset on."""
-        return await self._ask(Logs, "GET", f"/job/{job_id}/logs", params={"offset": offset})
+        return await self._ask(Logs, "GET", _job(job_id, "/logs"), params={"offset": offset})
 
     async def post(self, request: JobRequest) -> JobCreated:
         """Queue a job; the same request again is the same job."""
@@ -149,11 +151,11 @@ class Worker:
 
     async def cancel(self, job_id: str) -> Job:
         """End a pending or running job."""
-        return await self._ask(Job, "POST", f"/job/{job_id}/cancel")
+        return await self._ask(Job, "POST", _job(job_id, "/cancel"))
 
     async def delete(self, job_id: str) -> Deleted:
         """Remove an ended job with its results."""
-        return await self._ask(Deleted, "DELETE", f"/job/{job_id}")
+        return await self._ask(Deleted, "DELETE", _job(job_id))
 
     async def upload(self, path: Path, sha256: str, moved: Moved) -> None:
         """Send an input's bytes, unless the worker has them.
@@ -267,6 +269,11 @@ class Worker:
         return RefusedError(
             f"worker {self.slot}: {detail}", response.status_code, kind, detail, pause
         )
+
+
+def _job(job_id: str, call: str = "") -> str:
+    """The path of a job; ``job_id`` may be whatever a user has typed."""
+    return f"/job/{quote(job_id, safe='')}{call}"
 
 
 async def _pieces(path: Path, moved: Moved) -> AsyncIterator[bytes]:

@@ -195,7 +195,9 @@ class Dispatch:
         if len(errand.tried) >= TRIES:
             await self._end(self._failure(errand.track, worker, error))
         else:
-            self._watcher.said(f"{errand.track.name} goes back into the queue: {error}")
+            self._watcher.said(
+                f"{errand.track.name} goes back into the queue: {worker.slot} said: {error}"
+            )
             await self._backlog.put_back(errand)
 
     async def _set_aside(self, worker: Worker, reason: str) -> None:
@@ -283,7 +285,7 @@ class Dispatch:
                 return job
             if job.status is JobStatus.FAILED:
                 reason = job.error or job.error_type or "it failed without a reason"
-                raise JobFailedError(f"worker {worker.slot}: {reason}", job.error_type or "")
+                raise JobFailedError(reason, job.error_type or "")
             stage = "waiting" if job.status is JobStatus.PENDING else "computing"
             self._watcher.moved(worker.slot, track, stage, job.details.percent / 100)
             now = anyio.current_time()

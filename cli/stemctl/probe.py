@@ -1,6 +1,9 @@
-"""How each worker of a fleet is, asked all at once; one that does not answer holds up none."""
+"""Questions to every worker of a fleet at once; one that does not answer holds up no other."""
 
 from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 import anyio
 from pydantic import BaseModel, ConfigDict
@@ -13,9 +16,31 @@ from stemctl.stack import Endpoint, Fleet
 AT_ONCE = 32
 ATTEMPTS = 2
 
+Answer = TypeVar("Answer")
+
+
+async def ask_all(
+    fleet: Fleet, question: Callable[[Worker], Awaitable[Answer]]
+) -> list[tuple[Endpoint, Answer | WorkerError]]:
+    """Each worker's answer, or why there is none, in the fleet's order."""
+    limit = anyio.CapacityLimiter(AT_ONCE)
+    answers: dict[int, Answer | WorkerError] = {}
+
+    async def ask(number: int, endpoint: Endpoint) -> None:
+        async with limit, Worker(endpoint, fleet.token, attempts=ATTEMPTS) as worker:
+            try:
+                answers[number] = await question(worker)
+            except WorkerError as error:
+                answers[number] = error
+
+    async with anyio.create_task_group() as asking:
+        for number, endpoint in enumerate(fleet.endpoints):
+            asking.start_soon(ask, number, endpoint)
+    return [(endpoint, answers[number]) for number, endpoint in enumerate(fleet.endpoints)]
+
 
 class Probe(BaseModel):
-    """What one worker said. Without ``status`` it is of no use, and ``error`` says why."""
+    """How one worker is. Without ``status`` it is of no use, and ``error`` says why."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -28,32 +53,25 @@ class Probe(BaseModel):
 
 
 async def probe_fleet(fleet: Fleet) -> list[Probe]:
-    """Ask every worker whether it is there, ready, and what it can do; in the fleet's order."""
-    limit = anyio.CapacityLimiter(AT_ONCE)
-    answers: dict[int, Probe] = {}
-
-    async def ask(place: int, endpoint: Endpoint) -> None:
-        async with limit:
-            answers[place] = await probe(endpoint, fleet.token)
-
-    async with anyio.create_task_group() as asking:
-        for place, endpoint in enumerate(fleet.endpoints):
-            asking.start_soon(ask, place, endpoint)
-    return [answers[place] for place in sorted(answers)]
+    """Ask every worker whether it is there, ready, and what it can do."""
+    answers = await ask_all(fleet, _probe)
+    return [
+        Probe(endpoint=endpoint, error=str(answer)) if isinstance(answer, WorkerError) else answer
+        for endpoint, answer in answers
+    ]
 
 
-async def probe(endpoint: Endpoint, token: str | None) -> Probe:
-    """Ask one worker."""
-    async with Worker(endpoint, token, attempts=ATTEMPTS) as worker:
-        try:
-            await worker.health()
-        except WorkerError as error:
-            return Probe(endpoint=endpoint, error=str(error))
-        try:
-            status = await worker.status()
-            ready = await worker.ready()
-        except WorkerError as error:
-            return Probe(endpoint=endpoint, alive=True, error=str(error))
+async def _probe(worker: Worker) -> Probe:
+    await worker.health()
+    try:
+        status = await worker.status()
+        ready = await worker.ready()
+    except WorkerError as error:
+        return Probe(endpoint=worker.endpoint, alive=True, error=str(error))
     return Probe(
-        endpoint=endpoint, alive=True, ready=ready.ready, status=status, error=ready.reason
+        endpoint=worker.endpoint,
+        alive=True,
+        ready=ready.ready,
+        status=status,
+        error=ready.reason,
     )

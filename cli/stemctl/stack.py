@@ -145,4 +145,5 @@ def _given(url: str) -> Endpoint:
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise StackError(f"--endpoint {url}: give a URL such as http://127.0.0.1:8185")
-    return Endpoint(slot=parts.netloc.rpartition("@")[2], url=url.rstrip("/"))
+    name = parts.netloc.rpartition("@")[2] + parts.path.rstrip("/")
+    return Endpoint(slot=name, url=url.rstrip("/"))
