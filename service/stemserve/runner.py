@@ -154,7 +154,7 @@ class Runner:
         try:
             with current.scope:
                 await self._separate(process, job)
-            await self._show(job.job_id)
+            await self.show(job.job_id)
             if process.busy:
                 raise SeparationDiedError(f"Job {job.job_id} was cancelled.")
         finally:
@@ -164,7 +164,7 @@ class Runner:
             current.left.set()
 
     async def _separate(self, process: SeparationProcess, job: StoredJob) -> None:
-        await self._show(job.job_id)
+        await self.show(job.job_id)
         if not await run_sync(self._store.is_running, job.job_id):
             return  # cancelled before `cancel` could see it here
         try:
@@ -214,7 +214,7 @@ class Runner:
         match event:
             case Advanced(tasks=tasks, details=details, duration_seconds=length):
                 await run_sync(self._store.advance, job.job_id, tasks, details, length)
-                await self._show(job.job_id)
+                await self.show(job.job_id)
             case Logged(line=line):
                 self._log(job.job_id, line)
             case Finished(results=results, duration_seconds=length):
@@ -236,8 +236,9 @@ class Runner:
         message = f"{error} That happened {ATTEMPTS} times over this job; its log says more."
         after = await run_sync(self._store.interrupted, job.job_id, message, error.type, ATTEMPTS)
         self._log(job.job_id, f"attempt {after.attempts} of {ATTEMPTS}: {error}")
+        await self.show(job.job_id)
 
-    async def _show(self, job_id: str) -> None:
+    async def show(self, job_id: str) -> None:
         """Bring progress.txt up to date."""
         with suppress(NoSuchJobError):
             job = await run_sync(self._store.get, job_id)

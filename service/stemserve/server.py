@@ -86,6 +86,10 @@ def listen(settings: Settings) -> socket.socket:
             )
         listening.listen(BACKLOG)
     except (OSError, ValueError) as error:
+        if settings.socket_fd is not None:
+            raise SettingsError(
+                f"socket_fd: descriptor {settings.socket_fd} is no TCP socket: {error}."
+            ) from error
         raise SettingsError(
             f"cannot listen on {settings.host}:{settings.port}: {error}. Choose another port."
         ) from error

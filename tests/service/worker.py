@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import socket
@@ -18,6 +19,9 @@ import httpx
 import psutil
 
 DEADLINE_S = 60.0
+
+STAND_IN = (sys.executable, str(Path(__file__).with_name("stand_in.py")))
+"""A ``separation_command`` that obeys its inputs, see there."""
 
 T = TypeVar("T")
 
@@ -73,9 +77,41 @@ class RunningWorker:
         self.process.wait()
 
 
+def upload(client: httpx.Client, content: bytes) -> str:
+    """Upload an input; returns its SHA-256."""
+    sha256 = hashlib.sha256(content).hexdigest()
+    answer = client.put(f"/inputs/{sha256}", content=content)
+    assert answer.status_code in (200, 201), answer.text
+    return sha256
+
+
+def post(client: httpx.Client, content: bytes, **request: object) -> str:
+    """Post a job over an input of that content; returns the job's id."""
+    answer = client.post("/job", json={"input_sha256": upload(client, content), **request})
+    assert answer.status_code == 200, answer.text
+    return str(answer.json()["job_id"])
+
+
+def until(client: httpx.Client, job_id: str, *statuses: str) -> dict[str, Any]:
+    """The job, once it is in one of the statuses."""
+
+    def look() -> dict[str, Any]:
+        answer = client.get(f"/job/{job_id}")
+        assert answer.status_code == 200, answer.text
+        job: dict[str, Any] = answer.json()
+        return job
+
+    return eventually(look, lambda job: job["status"] in statuses)
+
+
+def ended(client: httpx.Client, job_id: str) -> dict[str, Any]:
+    """The job, once it is over."""
+    return until(client, job_id, "completed", "failed")
+
+
 @contextmanager
 def running_worker(
-    data_dir: Path, token: str | None = None, *, wrapper: tuple[str, ...] = (), **settings: Any
+    data_dir: Path, token: str | None = None, *, wrapper: tuple[str, ...] = (), **settings: object
 ) -> Iterator[RunningWorker]:
     """A worker on a free loopback port, ended afterwards.
 

@@ -64,6 +64,7 @@ async def cancel_job(job_id: JobId, worker: Worker) -> Job:
     """End a job that waits or runs; it is failed then, with the error type ``cancelled``."""
     job = await run_sync(worker.store.cancel, job_id)
     await worker.runner.cancel(job_id)
+    await worker.runner.show(job_id)
     return _job(job)
 
 

@@ -1,0 +1,128 @@
+"""Who is served: nobody without the token, and nobody from outside where there is none."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.service.worker import RunningWorker
+
+CALLS = [
+    ("GET", "/ready"),
+    ("GET", "/status"),
+    ("POST", "/job"),
+    ("GET", "/job/a"),
+    ("GET", "/job/a/logs"),
+    ("POST", "/job/a/cancel"),
+    ("DELETE", "/job/a"),
+    ("GET", "/jobs"),
+    ("GET", "/result/a"),
+    ("PUT", "/inputs/" + "0" * 64),
+    ("GET", "/inputs/" + "0" * 64),
+    ("GET", "/openapi.json"),
+    ("GET", "/nothing"),
+    ("GET", "//health"),
+    ("GET", "/health/"),
+]
+
+
+@pytest.mark.parametrize(("method", "path"), CALLS)
+@pytest.mark.parametrize(
+    "sent",
+    [
+        None,
+        "",
+        "Bearer",
+        "Bearer the-toke",
+        "Bearer the-token2",
+        "Bearer THE-TOKEN",
+        "Basic the-token",
+        "the-token",
+        "Bearer the token",
+        b"Bearer \xff\xfe",
+    ],
+)
+def test_a_wrong_token_opens_nothing(
+    worker: RunningWorker, method: str, path: str, sent: str | bytes | None
+) -> None:
+    headers: dict[str, str | bytes] = {} if sent is None else {"Authorization": sent}
+    answer = httpx.request(method, worker.url + path, headers=headers, trust_env=False)  # type: ignore[arg-type]
+    assert answer.status_code == 401
+    assert answer.headers["www-authenticate"] == "Bearer"
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.json()["type"] == "unauthorized"
+
+
+def test_the_right_token_opens(worker: RunningWorker) -> None:
+    for scheme in ("Bearer", "bearer", "BEARER"):
+        headers = {"Authorization": f"{scheme} the-token"}
+        assert httpx.get(worker.url + "/status", headers=headers).status_code == 200
+
+
+def test_health_is_open(worker: RunningWorker) -> None:
+    answer = httpx.get(worker.url + "/health")
+    assert answer.status_code == 200
+    assert answer.json()["status"] == "healthy"
+
+
+def test_a_refused_upload_is_answered_while_it_is_sent(worker: RunningWorker) -> None:
+    answer = httpx.put(worker.url + "/inputs/" + "0" * 64, content=b"x" * 20_000_000)
+    assert answer.status_code == 401
+    assert not list((worker.data_dir / "inputs").iterdir())
+
+
+def test_the_token_is_nowhere_to_be_seen(worker: RunningWorker) -> None:
+    httpx.get(worker.url + "/status", headers={"Authorization": "Bearer the-token"})
+    separation = worker.separation()
+    assert "the-token" not in worker.log.read_text()
+    assert "the-token" not in " ".join(separation.cmdline())
+    assert "STEMSERVE_TOKEN" not in separation.environ()
+
+
+def serve(tmp_path: Path, *flags: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run a worker that is expected to refuse."""
+    return subprocess.run(
+        [sys.executable, "-m", "stemserve", "serve", "--data-dir", str(tmp_path), *flags],
+        env={**os.environ, **variables},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::"])
+@pytest.mark.parametrize("token", [{}, {"STEMSERVE_TOKEN": ""}])
+def test_no_token_no_service_beyond_this_machine(
+    tmp_path: Path, host: str, token: dict[str, str]
+) -> None:
+    done = serve(tmp_path, "--host", host, "--port", "0", **token)
+    assert done.returncode == 2
+    assert "STEMSERVE_TOKEN" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("flags", "variables", "told"),
+    [
+        (("--port", "70000"), {}, "port"),
+        ((), {"STEMSERVE_QUEUE_LIMIT": "many"}, "queue_limit"),
+        (("--queue-limit", "0"), {}, "queue_limit"),
+        (("--preset", "No Such!"), {}, "preset"),
+        (("--socket-fd", "99"), {}, "99"),
+        (("--host", "host.invalid"), {}, "host.invalid"),
+        (("--data-dir", "/dev/null/here"), {}, "data_dir"),
+    ],
+)
+def test_a_setting_of_no_use_is_named(
+    tmp_path: Path, flags: tuple[str, ...], variables: dict[str, str], told: str
+) -> None:
+    done = serve(tmp_path, *flags, **{"STEMSERVE_TOKEN": "the-token", **variables})
+    assert done.returncode == 2
+    assert told in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "the-token" not in done.stderr + done.stdout

@@ -1,0 +1,324 @@
+"""Jobs as a caller sees them, over a worker whose separation obeys its inputs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.service.worker import STAND_IN, RunningWorker, ended, post, running_worker, until, upload
+
+
+def is_problem(answer: httpx.Response, status: int, word: str) -> dict[str, Any]:
+    """The body of an answer that must be this problem."""
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    body: dict[str, Any] = answer.json()
+    assert body["type"] == word
+    assert body["status"] == status
+    assert body["detail"]
+    return body
+
+
+def let_go(worker: RunningWorker, job_id: str) -> None:
+    """End the waiting of a job that was ordered to hold."""
+    (worker.data_dir / "jobs" / job_id / "go").touch()
+
+
+def test_a_job_runs_and_its_results_can_be_had(client: httpx.Client) -> None:
+    job_id = post(client, b"copy this", input_name="Größe 1.wav")
+    job = ended(client, job_id)
+    assert job["status"] == "completed"
+    assert job["state"] == "completed"
+    assert job["details"] == {"completed_segments": 2, "total_segments": 2, "percent": 100}
+    assert job["input_name"] == "Größe 1.wav"
+    assert job["duration_seconds"] == 12.5
+    names = {result["name"] for result in job["results"]}
+    assert names == {"vocals.wav", "instrumental.wav", "instrumental.mp3"}
+    for name in names:
+        assert client.get(f"/result/{job_id}", params={"file": name}).content == b"copy this"
+    part = client.get(
+        f"/result/{job_id}", params={"file": "vocals.wav"}, headers={"Range": "bytes=5-"}
+    )
+    assert (part.status_code, part.content) == (206, b"this")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "files"),
+    [
+        ({"all_stems": True}, {"vocals.wav", "instrumental.wav", "drums.wav", "instrumental.mp3"}),
+        ({"stems": ["drums", "vocals", "drums"]}, {"vocals.wav", "drums.wav"}),
+        ({"format": "flac"}, {"vocals.flac", "instrumental.flac"}),
+        ({"format": "mp3"}, {"vocals.mp3", "instrumental.mp3"}),
+        ({"format": "wav", "bit_depth": "24"}, {"vocals.wav", "instrumental.wav"}),
+        ({"preset": "other"}, {"drums.wav"}),
+    ],
+)
+def test_what_is_asked_for_is_what_is_made(
+    client: httpx.Client, wanted: dict[str, object], files: set[str]
+) -> None:
+    job = ended(client, post(client, b"copy", **wanted))
+    assert {result["name"] for result in job["results"]} == files
+
+
+def test_every_parameter_reaches_the_separation(client: httpx.Client) -> None:
+    job_id = post(client, b"copy", interval_cut="1.5, 3", format="flac", bit_depth="24", mono=True)
+    ended(client, job_id)
+    log = client.get(f"/job/{job_id}/logs").json()["logs"]
+    assert '"cut_points": [1.5, 3.0]' in log
+    assert '"bit_depth": "24"' in log
+    assert '"mono": true' in log
+
+
+def test_the_same_request_is_the_same_job(client: httpx.Client) -> None:
+    first = post(client, b"copy same")
+    assert post(client, b"copy same", stems=["instrumental", "vocals"]) == first
+    assert post(client, b"copy same", stems=["vocals"]) != first
+    assert post(client, b"copy same", interval_cut="7") != first
+    ended(client, first)
+    again = client.post("/job", json={"input_sha256": upload(client, b"copy same")}).json()
+    assert (again["job_id"], again["status"]) == (first, "completed")
+
+
+def test_an_id_of_the_callers_own(client: httpx.Client) -> None:
+    assert post(client, b"copy own", job_id="song-1") == "song-1"
+    assert post(client, b"copy own", job_id="song-1") == "song-1"
+    other = {"input_sha256": upload(client, b"copy another"), "job_id": "song-1"}
+    is_problem(client.post("/job", json=other), 409, "job-exists")
+
+
+@pytest.mark.parametrize(
+    ("request_", "nearest"),
+    [
+        ({"preset": "centre"}, "center"),
+        ({"preset": "others"}, "other"),
+        ({"stems": ["vocal"]}, "vocals"),
+        ({"stems": ["vocals", "drum"]}, "drums"),
+        ({"preset": "other", "stems": ["vocals"]}, "drums"),
+    ],
+)
+def test_a_wrong_name_gets_the_names_there_are(
+    client: httpx.Client, request_: dict[str, object], nearest: str
+) -> None:
+    body = {"input_sha256": upload(client, b"copy"), **request_}
+    problem = is_problem(client.post("/job", json=body), 422, "unknown-name")
+    assert problem["choices"][0] == nearest
+    assert nearest in problem["detail"]
+
+
+def test_a_preset_that_lacks_something_says_what(client: httpx.Client) -> None:
+    body = {"input_sha256": upload(client, b"copy"), "preset": "htdemucs"}
+    problem = is_problem(client.post("/job", json=body), 409, "preset-unavailable")
+    assert "pip install 'stemfleet[image]'" in problem["detail"]
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        ({}, "exactly one of input_url and input_sha256"),
+        ({"input_sha256": "0" * 64, "input_url": "http://example.com/a"}, "exactly one"),
+        ({"input_sha256": "0" * 64, "interval_cut": "300,200"}, "must rise"),
+        ({"input_sha256": "0" * 64, "interval_cut": "soon"}, "'soon' is no number of seconds"),
+        ({"input_sha256": "0" * 64, "format": "flac", "bit_depth": "32f"}, "16 or 24"),
+        ({"input_sha256": "0" * 64, "speed": 3}, "speed"),
+        ({"input_url": "file:///etc/passwd"}, "input_url"),
+        ({"input_sha256": "../../etc/passwd"}, "input_sha256"),
+        ({"input_sha256": "0" * 64, "job_id": "../jobs"}, "job_id"),
+        ({"input_sha256": "0" * 64, "job_id": ".."}, "job_id"),
+    ],
+)
+def test_a_request_that_makes_no_sense_is_told_why(
+    client: httpx.Client, body: dict[str, object], told: str
+) -> None:
+    problem = is_problem(client.post("/job", json=body), 422, "invalid-request")
+    assert told in problem["detail"]
+
+
+def test_no_json_at_all(client: httpx.Client) -> None:
+    headers = {"Content-Type": "application/json"}
+    is_problem(client.post("/job", content=b"{oops", headers=headers), 422, "invalid-request")
+
+
+def test_an_input_that_was_never_uploaded(client: httpx.Client) -> None:
+    answer = client.post("/job", json={"input_sha256": "1" * 64})
+    problem = is_problem(answer, 404, "no-such-input")
+    assert f"PUT /inputs/{'1' * 64}" in problem["detail"]
+
+
+def test_unknown_jobs_and_addresses(client: httpx.Client) -> None:
+    for method, path in [
+        ("GET", "/job/none"),
+        ("GET", "/job/none/logs"),
+        ("GET", "/result/none"),
+        ("DELETE", "/job/none"),
+        ("POST", "/job/none/cancel"),
+    ]:
+        is_problem(client.request(method, path), 404, "no-such-job")
+    is_problem(client.get("/nothing"), 404, "not-found")
+    answer = client.put("/job/none")
+    is_problem(answer, 405, "method-not-allowed")
+    assert "GET" in answer.headers["allow"]
+
+
+def test_a_failure_tells_its_reason(client: httpx.Client) -> None:
+    job_id = post(client, b"fail not-audio")
+    job = ended(client, job_id)
+    assert (job["status"], job["state"], job["error_type"]) == ("failed", "error", "not-audio")
+    assert job["error"] == "It was told to fail."
+    problem = is_problem(client.get(f"/result/{job_id}"), 400, "not-completed")
+    assert "It was told to fail." in problem["detail"]
+
+
+def test_a_failed_job_posted_again_runs_again(client: httpx.Client) -> None:
+    job_id = post(client, b"fail again")
+    ended(client, job_id)
+    answer = client.post("/job", json={"input_sha256": upload(client, b"fail again")}).json()
+    assert (answer["job_id"], answer["status"]) == (job_id, "pending")
+    ended(client, job_id)
+
+
+def test_a_running_job_shows_how_far_it_is(client: httpx.Client, worker: RunningWorker) -> None:
+    job_id = post(client, b"hold progress")
+    job = until(client, job_id, "running")
+    while job["details"]["percent"] == 0:
+        job = until(client, job_id, "running")
+    assert job["state"] == "demucs"
+    assert job["details"] == {"completed_segments": 0, "total_segments": 2, "percent": 50}
+    assert job["tasks"]["inference"] == "running"
+    is_problem(client.get(f"/result/{job_id}"), 400, "not-completed")
+    is_problem(client.delete(f"/job/{job_id}"), 400, "job-running")
+    assert client.get("/status").json()["active_jobs"] == 1
+    let_go(worker, job_id)
+    ended(client, job_id)
+
+
+def test_cancel_a_running_job(client: httpx.Client, worker: RunningWorker) -> None:
+    job_id = post(client, b"hang until cancelled")
+    until(client, job_id, "running")
+    job = client.post(f"/job/{job_id}/cancel").json()
+    assert (job["status"], job["error_type"]) == ("failed", "cancelled")
+    is_problem(client.post(f"/job/{job_id}/cancel"), 409, "job-ended")
+    assert ended(client, post(client, b"copy after cancel"))["status"] == "completed"
+    assert client.delete(f"/job/{job_id}").json() == {"status": "deleted", "job_id": job_id}
+    assert not (worker.data_dir / "jobs" / job_id).exists()
+
+
+def test_cancel_a_waiting_job_and_post_it_again(
+    client: httpx.Client, worker: RunningWorker
+) -> None:
+    ahead = post(client, b"hold ahead")
+    waiting = post(client, b"copy waiting")
+    assert client.post(f"/job/{waiting}/cancel").json()["error_type"] == "cancelled"
+    let_go_when_running(client, worker, ahead)
+    ended(client, ahead)
+    assert client.get(f"/job/{waiting}").json()["status"] == "failed"
+    assert post(client, b"copy waiting") == waiting
+    assert ended(client, waiting)["status"] == "completed"
+
+
+def let_go_when_running(client: httpx.Client, worker: RunningWorker, job_id: str) -> None:
+    """As `let_go`, for a job that may still wait."""
+    until(client, job_id, "running")
+    let_go(worker, job_id)
+
+
+def test_a_full_queue_says_when_to_come_back(data_dir: Path) -> None:
+    with running_worker(data_dir, separation_command=STAND_IN, queue_limit=2) as worker:
+        worker.wait_ready()
+        with worker.client() as client:
+            running = post(client, b"hold")
+            until(client, running, "running")
+            waiting = [post(client, b"copy 1"), post(client, b"copy 2")]
+            more = {"input_sha256": upload(client, b"copy 3")}
+            answer = client.post("/job", json=more)
+            is_problem(answer, 429, "queue-full")
+            assert int(answer.headers["retry-after"]) > 0
+            assert post(client, b"copy 2") == waiting[1]
+            let_go(worker, running)
+            for job_id in waiting:
+                assert ended(client, job_id)["status"] == "completed"
+            assert client.post("/job", json=more).status_code == 200
+
+
+def test_jobs_run_in_the_order_in_which_they_came(
+    client: httpx.Client, worker: RunningWorker
+) -> None:
+    first = post(client, b"hold first in order")
+    others = [post(client, f"copy in order {i}".encode()) for i in range(3)]
+    let_go_when_running(client, worker, first)
+    for job_id in others:
+        ended(client, job_id)
+    rows = client.get("/jobs", params={"status": "completed", "limit": 4}).json()["jobs"]
+    assert [row["job_id"] for row in rows] == [*reversed(others), first]
+    assert sorted(row["completed_at"] for row in rows) == [
+        row["completed_at"] for row in reversed(rows)
+    ]
+
+
+def test_the_list_of_jobs(client: httpx.Client) -> None:
+    job_id = post(client, b"copy listed", input_name="listed.wav")
+    ended(client, job_id)
+    everything = client.get("/jobs", params={"status": "", "limit": 1}).json()
+    assert [row["job_id"] for row in everything["jobs"]] == [job_id]
+    assert everything["jobs"][0]["input_name"] == "listed.wav"
+    assert everything["total"] > 1
+    assert client.get("/jobs", params={"status": "running"}).json() == {"jobs": [], "total": 0}
+    is_problem(client.get("/jobs", params={"status": "lost"}), 422, "invalid-request")
+
+
+def test_the_log_can_be_followed(client: httpx.Client) -> None:
+    job_id = post(client, b"garbage")
+    assert ended(client, job_id)["status"] == "completed"
+    whole = client.get(f"/job/{job_id}/logs").json()
+    for line in ("Loading weights...", "a warning of some library", '{"kind": "surprise"}'):
+        assert line in whole["logs"]
+    rest = client.get(f"/job/{job_id}/logs", params={"offset": 10}).json()
+    assert rest["logs"] == whole["logs"][10:]
+    end = client.get(f"/job/{job_id}/logs", params={"offset": whole["offset"]}).json()
+    assert (end["logs"], end["offset"]) == ("", whole["offset"])
+    beyond = client.get(f"/job/{job_id}/logs", params={"offset": 10**30}).json()
+    assert (beyond["logs"], beyond["offset"]) == ("", whole["offset"])
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        "/etc/passwd",
+        "../../jobs.sqlite3",
+        "../jobs.sqlite3",
+        "..",
+        ".",
+        "",
+        "progress.txt",
+        "demucs.log",
+        "vocals.wav/",
+        "./vocals.wav",
+        "vocals.wav\0",
+        "..%2f..%2fjobs.sqlite3",
+        "..\\..\\jobs.sqlite3",
+    ],
+)
+def test_no_file_but_a_result_can_be_had(client: httpx.Client, file: str) -> None:
+    job_id = post(client, b"copy for traversal", format="wav")
+    ended(client, job_id)
+    problem = is_problem(
+        client.get(f"/result/{job_id}", params={"file": file}), 404, "no-such-file"
+    )
+    assert sorted(problem["choices"]) == ["instrumental.wav", "vocals.wav"]
+
+
+@pytest.mark.parametrize("job_id", ["%2e%2e", "..%2f..", "%2fetc", "a%00b", ".%2fa", "%2e"])
+def test_no_id_leads_out_of_the_jobs(
+    client: httpx.Client, worker: RunningWorker, job_id: str
+) -> None:
+    for method, path in [
+        ("DELETE", f"/job/{job_id}"),
+        ("GET", f"/job/{job_id}"),
+        ("GET", f"/job/{job_id}/logs"),
+        ("GET", f"/result/{job_id}?file=jobs.sqlite3"),
+        ("POST", f"/job/{job_id}/cancel"),
+    ]:
+        assert client.request(method, path).status_code in (404, 405, 422)
+    assert (worker.data_dir / "jobs.sqlite3").exists()
