@@ -38,7 +38,7 @@ class CheckedTransport(httpx.AsyncBaseTransport):
 
     def __init__(self, *, private: bool) -> None:
         self._private = private
-        self._inner = httpx.AsyncHTTPTransport(trust_env=False)
+        self._inner = httpx.AsyncHTTPTransport()
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send the request to the first of its host's addresses that can be connected to."""
@@ -85,6 +85,7 @@ async def fetch(url: str, settings: Settings) -> AsyncGenerator[bytes]:
     transport = CheckedTransport(private=settings.fetch_private)
     client = httpx.AsyncClient(
         transport=transport,
+        trust_env=False,
         timeout=TIMEOUT,
         follow_redirects=True,
         max_redirects=REDIRECTS,
