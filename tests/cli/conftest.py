@@ -1,0 +1,54 @@
+"""Workers that really run, for the tests of stemctl."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.cli.driving import TOKEN, endpoints
+from tests.service.worker import RunningWorker, running_worker
+
+
+@pytest.fixture(scope="package")
+def workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[RunningWorker]]:
+    """Two workers with the preset center, shared by all tests; they may fetch from loopback."""
+    folder = tmp_path_factory.mktemp("workers")
+    with ExitStack() as running:
+        both = [
+            running.enter_context(running_worker(folder / name, TOKEN, fetch_private=True))
+            for name in ("one", "two")
+        ]
+        for worker in both:
+            worker.wait_ready()
+        yield both
+
+
+@pytest.fixture
+def fleet(workers: list[RunningWorker]) -> list[str]:
+    """The options that name both workers."""
+    return endpoints(*(worker.url for worker in workers))
+
+
+@pytest.fixture
+def dead_url(unused_port: int) -> str:
+    """An endpoint that nobody serves."""
+    return f"http://127.0.0.1:{unused_port}"
+
+
+@pytest.fixture
+def unused_port() -> Iterator[int]:
+    """A port that is taken, so that nobody else gets it, and that refuses to be connected to."""
+    import socket
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield taken.getsockname()[1]
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    """Where a run's stems go."""
+    return tmp_path / "out"

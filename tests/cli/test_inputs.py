@@ -1,0 +1,148 @@
+"""Arguments become tracks: folders with all in them, odd names, and what cannot be used."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from stemctl.errors import InputError
+from stemctl.inputs import Inputs, find_inputs
+from stemctl.outputs import RECORD
+
+
+def put(path: Path, text: str = "sound") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+def found(*arguments: Path | str, out: Path = Path("out")) -> Inputs:
+    return find_inputs([str(argument) for argument in arguments], out)
+
+
+def places(inputs: Inputs) -> list[str]:
+    return [track.place for track in inputs.tracks]
+
+
+def test_a_folder_gives_its_audio_with_its_folders(tmp_path: Path) -> None:
+    for name in ("one.wav", "deep/er/two.FLAC", "notes.txt", "cover.jpg", "Größe 日本.opus"):
+        put(tmp_path / "in" / name)
+    assert places(found(tmp_path / "in")) == ["Größe 日本", "one", "deep/er/two"]
+
+
+def test_hidden_files_the_output_and_stems_made_before_are_no_inputs(tmp_path: Path) -> None:
+    put(tmp_path / "song.wav")
+    put(tmp_path / "._song.wav")
+    put(tmp_path / ".trash/old.wav")
+    put(tmp_path / "out/other/vocals.wav")
+    put(tmp_path / "earlier/song/vocals.wav")
+    put(tmp_path / "earlier/song" / RECORD)
+    assert places(found(tmp_path, out=tmp_path / "out")) == ["song"]
+
+
+def test_a_file_named_itself_is_taken_whatever_it_is_called(tmp_path: Path) -> None:
+    assert places(found(put(tmp_path / "take 7.xyz"))) == ["take 7"]
+
+
+def test_one_file_by_several_ways_is_one_track(tmp_path: Path) -> None:
+    song = put(tmp_path / "in" / "song.wav")
+    (tmp_path / "in" / "z link.wav").symlink_to(song)
+    assert places(found(song, tmp_path / "in", tmp_path / "in" / ".." / "in" / "song.wav")) == [
+        "song"
+    ]
+
+
+def test_links_in_a_circle_end(tmp_path: Path) -> None:
+    put(tmp_path / "in" / "a" / "song.wav")
+    (tmp_path / "in" / "a" / "up").symlink_to(tmp_path / "in", target_is_directory=True)
+    (tmp_path / "in" / "b").symlink_to(tmp_path / "in" / "a", target_is_directory=True)
+    (tmp_path / "in" / "self.wav").symlink_to(tmp_path / "in" / "self.wav")
+    inputs = found(tmp_path / "in")
+    assert places(inputs) == ["a/song"]
+    assert [Path(bad.name).name for bad in inputs.unusable] == ["self.wav"]
+
+
+def test_what_cannot_be_used_is_told_and_the_rest_goes_on(tmp_path: Path) -> None:
+    put(tmp_path / "empty.wav", "")
+    os.mkfifo(tmp_path / "pipe.wav")
+    good = put(tmp_path / "good.wav")
+    inputs = found(
+        tmp_path / "empty.wav", tmp_path / "pipe.wav", tmp_path / "nowhere.wav", "ftp://x/a", good
+    )
+    assert places(inputs) == ["good"]
+    reasons = {Path(bad.name).name: bad.reason for bad in inputs.unusable}
+    assert reasons["empty.wav"] == "is empty"
+    assert reasons["pipe.wav"] == "is no file"
+    assert reasons["nowhere.wav"].startswith("is not there")
+    assert "only http" in reasons["a"]
+
+
+def _find_as_nobody(root: str, answer: multiprocessing.SimpleQueue[Inputs]) -> None:
+    if os.getuid() == 0:
+        os.setgid(65534)
+        os.setuid(65534)
+    answer.put(find_inputs([root], Path(root) / "out"))
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that every user can reach."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name).resolve()
+        folder.chmod(0o755)
+        yield folder
+
+
+def test_an_unreadable_folder_and_file_are_told_and_the_rest_goes_on(open_folder: Path) -> None:
+    put(open_folder / "locked/a.wav")
+    put(open_folder / "secret.wav").chmod(0)
+    put(open_folder / "open/b.wav")
+    (open_folder / "locked").chmod(0)
+    # Root may read everything, so another user has to look.
+    context = multiprocessing.get_context("fork")
+    answer: multiprocessing.SimpleQueue[Inputs] = context.SimpleQueue()
+    child = context.Process(target=_find_as_nobody, args=(str(open_folder), answer))
+    child.start()
+    child.join(30)
+    (open_folder / "locked").chmod(0o755)
+    assert child.exitcode == 0
+    inputs = answer.get()
+    assert places(inputs) == ["open/b"]
+    assert {Path(bad.name).name for bad in inputs.unusable} == {"locked", "secret.wav"}
+    assert all("may not be read" in bad.reason for bad in inputs.unusable)
+
+
+def test_no_audio_at_all_is_an_error(tmp_path: Path) -> None:
+    put(tmp_path / "in/notes.txt")
+    with pytest.raises(InputError, match=r"no audio in .*name files"):
+        found(tmp_path / "in")
+
+
+def test_urls_are_named_after_their_last_part() -> None:
+    inputs = found(
+        "https://host.example/music/My%20Song.mp3?token=hush",
+        "https://host.example/",
+        "http://b/s.wav",
+    )
+    assert places(inputs) == ["My Song", "host", "s"]
+    assert [track.url for track in inputs.tracks][2] == "http://b/s.wav"
+    assert "hush" not in str([(track.name, track.place) for track in inputs.tracks])
+
+
+def test_urls_with_the_same_last_part_are_told_apart() -> None:
+    inputs = found("https://a.example/s.wav", "https://b.example/s.wav", "https://b.example/s.wav")
+    assert places(inputs) == ["s (a.example)", "s (b.example)"]
+
+
+def test_a_name_that_is_no_text_is_shown_and_placed(tmp_path: Path) -> None:
+    try:
+        put(tmp_path / os.fsdecode(b"caf\xe9.wav"))
+    except OSError:
+        return  # this file system has no such names
+    inputs = found(tmp_path)
+    assert places(inputs) == ["caf_"]
+    inputs.tracks[0].name.encode()
