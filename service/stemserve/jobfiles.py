@@ -11,6 +11,8 @@ from stemserve.files import write_whole
 from stemserve.jobs import StoredJob
 from stemserve.schema import JobState, JobStatus, Progress
 
+PROGRESS = "progress.txt"
+LOG = "demucs.log"
 LOG_LIMIT = 8 * 2**20
 """Bytes after which a job's log takes no more lines."""
 
@@ -39,7 +41,7 @@ class JobFiles:
             error=job.error,
         )
         self.folder.mkdir(parents=True, exist_ok=True)
-        write_whole(self.folder / "progress.txt", progress.model_dump_json(indent=2).encode())
+        write_whole(self.folder / PROGRESS, progress.model_dump_json(indent=2).encode())
 
     def log(self, line: str) -> None:
         """Append a line with its time to demucs.log."""
@@ -61,6 +63,14 @@ class JobFiles:
         whole = data[: len(data) - _cut_character(data)]
         return whole.decode(errors="replace"), start + len(whole)
 
+    def clear(self) -> None:
+        """Remove what a separation left, finished or not; not the log and progress.txt."""
+        for path in self.folder.glob("*"):
+            if path.is_dir():
+                shutil.rmtree(path)
+            elif path.name not in (PROGRESS, LOG):
+                path.unlink()
+
     def delete(self) -> None:
         """Remove the folder, if there is one."""
         if self.folder.exists():
@@ -68,7 +78,7 @@ class JobFiles:
 
     @property
     def _log(self) -> Path:
-        return self.folder / "demucs.log"
+        return self.folder / LOG
 
 
 def _cut_character(data: bytes) -> int:

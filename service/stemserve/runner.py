@@ -157,6 +157,10 @@ class Runner:
             await self.show(job.job_id)
             if process.busy:
                 raise SeparationDiedError(f"Job {job.job_id} was cancelled.")
+        except DiskFullError:
+            await process.kill()
+            await run_sync(self.files(job.job_id).clear)
+            raise
         finally:
             if process.busy:
                 await process.kill()
@@ -213,7 +217,8 @@ class Runner:
         """Write an event down; True if it is the job's last."""
         match event:
             case Advanced(tasks=tasks, details=details, duration_seconds=length):
-                await run_sync(self._store.advance, job.job_id, tasks, details, length)
+                with suppress(DiskFullError):  # the separation will meet it too, and clean up
+                    await run_sync(self._store.advance, job.job_id, tasks, details, length)
                 await self.show(job.job_id)
             case Logged(line=line):
                 self._log(job.job_id, line)
