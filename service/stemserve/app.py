@@ -7,17 +7,20 @@ from typing import Any
 
 from fastapi import FastAPI, Security
 from fastapi.security import HTTPBearer
+from pydantic import SecretStr
 
 from stemserve.auth import BearerAuth
 from stemserve.problems import declared, handle_problems
 from stemserve.routes import inputs, jobs, results, worker
-from stemserve.routes.parts import Parts
 from stemserve.schema import Problem
 
 
-def create_app(parts: Parts) -> FastAPI:
-    """The application over the parts of one worker."""
-    token = parts.settings.token
+def create_app(token: SecretStr | None) -> FastAPI:
+    """The application; ``attach`` gives it the worker that it serves.
+
+    Args:
+        token: What callers must send; None serves everybody.
+    """
     app = FastAPI(
         title="stemserve",
         version=version("stemfleet"),
@@ -25,7 +28,6 @@ def create_app(parts: Parts) -> FastAPI:
         docs_url=None,
         redoc_url=None,
     )
-    app.state.parts = parts
     handle_problems(app)
     app.include_router(worker.open_router)
     guarded = [] if token is None else [Security(HTTPBearer(auto_error=False))]

@@ -10,6 +10,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from stemserve import errors
 from stemserve.schema import Problem
@@ -104,7 +105,7 @@ def _invalid(_: Request, error: Exception) -> Response:
     return problem(HTTPStatus.UNPROCESSABLE_ENTITY, "invalid-request", "; ".join(faults))
 
 
-def _http(_: Request, error: Exception) -> Response:
+def _http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101 (registered for it alone)
     status = HTTPStatus(error.status_code)
     word = status.phrase.lower().replace(" ", "-")
@@ -113,7 +114,20 @@ def _http(_: Request, error: Exception) -> Response:
         HTTPStatus.METHOD_NOT_ALLOWED: "This address does not take this method; see /openapi.json.",
     }
     detail = details.get(status, str(error.detail))
-    return problem(status, word, detail, headers=dict(error.headers or {}))
+    headers = dict(error.headers or {})
+    if status is HTTPStatus.METHOD_NOT_ALLOWED:
+        headers["Allow"] = ", ".join(_methods(request))
+    return problem(status, word, detail, headers=headers)
+
+
+def _methods(request: Request) -> list[str]:
+    """What the address takes, by all routes that have it; the router names those of one only."""
+    return [
+        method
+        for method in ("GET", "PUT", "POST", "DELETE")
+        for route in request.app.routes
+        if route.matches({**request.scope, "method": method})[0] is Match.FULL
+    ]
 
 
 def _unknown(_: Request, error: Exception) -> Response:

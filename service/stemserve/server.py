@@ -16,7 +16,7 @@ from stemserve.app import create_app
 from stemserve.errors import SettingsError
 from stemserve.files import lock
 from stemserve.inputs import Inputs
-from stemserve.routes.parts import Parts
+from stemserve.routes.parts import Parts, attach
 from stemserve.runner import Runner
 from stemserve.settings import ENV_PREFIX, Settings
 from stemserve.store import Store
@@ -97,9 +97,11 @@ def listen(settings: Settings) -> socket.socket:
 
 
 async def _serve(parts: Parts, listening: socket.socket) -> None:
+    app = create_app(parts.settings.token)
+    attach(app, parts)
     server = _Server(
         uvicorn.Config(
-            create_app(parts),
+            app,
             access_log=False,
             log_config=None,
             lifespan="off",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-from fastapi import Depends, Request
+from fastapi import Depends, FastAPI, Request
 
 from stemserve.inputs import Inputs
 from stemserve.runner import Runner
@@ -15,12 +15,17 @@ from stemserve.store import Store
 
 @dataclass(frozen=True)
 class Parts:
-    """What `create_app` was given."""
+    """What belongs to one worker."""
 
     settings: Settings
     store: Store
     inputs: Inputs
     runner: Runner
+
+
+def attach(app: FastAPI, parts: Parts) -> None:
+    """Let the calls of ``app`` work on these parts."""
+    app.state.parts = parts
 
 
 def _parts(request: Request) -> Parts:
