@@ -1,0 +1,177 @@
+"""The stack's configuration, checked whole before anything is declared.
+
+Names are those of the YAML file (camelCase), as an error has to name them.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Any, get_args
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from stemfleet.clouds.registry import CLOUD_NAMES
+from stemfleet.label import GROUP_NAME
+
+
+class ConfigError(Exception):
+    """The configuration cannot be used. One line for each key that is wrong."""
+
+
+def _whole(value: object) -> object:
+    """2 for 2.0: YAML and JSON on the way may make a float of a whole number."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Whole = Annotated[int, BeforeValidator(_whole)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Name = Annotated[str, StringConstraints(min_length=1, max_length=255, strip_whitespace=True)]
+
+
+class _Checked(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Gpu(_Checked):
+    """What a group asks of its GPUs. What is left out may be anything."""
+
+    names: Annotated[list[Name], Field(min_length=1)] | None = None
+    count: Annotated[Whole, Field(ge=1, le=16)] = 1
+    vramGb: Positive | None = None  # noqa: N815
+    maxUsdPerHour: Positive | None = None  # noqa: N815
+
+
+class Group(_Checked):
+    """Workers of one kind."""
+
+    name: Annotated[str, StringConstraints(pattern=rf"^{GROUP_NAME}$", max_length=40)]
+    cloud: str
+    count: Annotated[Whole, Field(ge=1, le=1000)]
+    preset: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")] = "center"
+    image: Name | None = None
+    gpu: Gpu | None = None
+
+    @field_validator("cloud")
+    @classmethod
+    def _known_cloud(cls, cloud: str) -> str:
+        if cloud not in CLOUD_NAMES:
+            raise ValueError(f"there is no cloud {cloud!r}{_nearest(cloud, CLOUD_NAMES)}")
+        return cloud
+
+    @model_validator(mode="after")
+    def _local_is_no_market(self) -> Group:
+        if self.cloud == "local" and (self.image or self.gpu):
+            raise ValueError(
+                "a worker on this machine runs without an image and on what GPU there is: "
+                "remove `image` and `gpu`"
+            )
+        return self
+
+
+class FleetConfig(_Checked):
+    """All that a stack says of its fleet."""
+
+    groups: Annotated[list[Group], Field(min_length=1)]
+    readyTimeoutSeconds: Annotated[Whole, Field(ge=10, le=7200)] = 900  # noqa: N815
+
+    @field_validator("groups")
+    @classmethod
+    def _names_differ(cls, groups: list[Group]) -> list[Group]:
+        counts = Counter(group.name for group in groups)
+        if twice := sorted(name for name, count in counts.items() if count > 1):
+            raise ValueError(f"more than one group is named {', '.join(map(repr, twice))}")
+        return groups
+
+
+def parse_config(values: dict[str, Any], namespace: str = "stemfleet") -> FleetConfig:
+    """The checked configuration of a stack, from its values by key (without the namespace).
+
+    Raises:
+        ConfigError: every key that is wrong, each on a line of its own.
+    """
+    try:
+        return FleetConfig.model_validate(values)
+    except ValidationError as error:
+        lines = list(_lines(error, namespace))
+    raise ConfigError("\n".join(lines))
+
+
+def parse_values(texts: dict[str, str], namespace: str = "stemfleet") -> dict[str, Any]:
+    """Values by key from the engine's texts: JSON where it is JSON, else the text itself."""
+    values: dict[str, Any] = {}
+    for key, text in texts.items():
+        space, _, name = key.partition(":")
+        if space == namespace:
+            try:
+                values[name] = json.loads(text)
+            except ValueError:
+                values[name] = text
+    return values
+
+
+def _nearest(name: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {near[0]!r}?" if near else f"; there are: {', '.join(known)}"
+
+
+def _lines(error: ValidationError, namespace: str) -> Iterator[str]:
+    for problem in error.errors(include_url=False):
+        steps = problem["loc"]
+        key = f"{namespace}:" + "".join(
+            f"[{step}]" if isinstance(step, int) else f".{step}" for step in steps
+        ).lstrip(".")
+        yield f"{key or namespace}: {_reason(problem, steps)}"
+
+
+def _reason(problem: Any, steps: tuple[int | str, ...]) -> str:  # noqa: ANN401
+    kind, given, context = problem["type"], problem["input"], problem.get("ctx", {})
+    if kind == "extra_forbidden":
+        return f"there is no such key{_nearest(str(steps[-1]), _keys_beside(steps))}"
+    if kind == "missing":
+        return "this key is missing"
+    if kind == "value_error":
+        return str(context["error"])
+    if steps == ("groups",) and kind == "too_short":
+        return "no group is declared; declare one, or end the fleet with `pulumi destroy`"
+    if steps[-1] == "count" and kind == "greater_than_equal" and len(steps) == 3:
+        return (
+            f"a group has at least one worker, not {given}; to have none, remove the group, "
+            "or end the fleet with `pulumi destroy`"
+        )
+    if kind == "string_pattern_mismatch":
+        return (
+            f"{given!r} is no name: lower-case letters, digits and single hyphens, "
+            "beginning with a letter"
+        )
+    if kind == "model_type":
+        return f"should hold the keys {', '.join(_keys_beside((*steps, '')))}, not {given!r}"
+    message = str(problem["msg"]).removeprefix("Input ")
+    return f"{message}, not {json.dumps(given, ensure_ascii=False, default=str)}"
+
+
+def _keys_beside(steps: tuple[int | str, ...]) -> list[str]:
+    """The keys there are where an unknown one was given."""
+    model: type[BaseModel] = FleetConfig
+    for step in steps[:-1]:
+        if isinstance(step, str):
+            model = next(_models(model.model_fields[step].annotation))
+    return list(model.model_fields)
+
+
+def _models(annotation: Any) -> Iterator[type[BaseModel]]:  # noqa: ANN401
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for part in get_args(annotation):
+        yield from _models(part)

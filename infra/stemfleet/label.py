@@ -1,0 +1,47 @@
+"""A slot's label: its identity in state, and what its machine carries on its cloud.
+
+The last part is a hash of what cannot change in place. A slot of which such a thing changes is
+another slot, and the machine with the old label can never be taken for the new one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import asdict
+
+from stemfleet.clouds.base import GpuFilter
+
+GROUP_NAME = r"[a-z][a-z0-9]*(-[a-z0-9]+)*"
+"""A group's name: what a label, a directory and a host name can all hold."""
+
+_PART = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+
+def stack_prefix(project: str, stack: str) -> str:
+    """What the labels of one stack begin with, and no other stack's do.
+
+    Raises:
+        ValueError: a name holds a dot, which separates the parts of a label.
+    """
+    for kind, name in (("project", project), ("stack", stack)):
+        if not _PART.fullmatch(name):
+            raise ValueError(
+                f"the {kind} name {name!r} cannot be part of a label: "
+                "use letters, digits, '-' and '_', at most 64 of them"
+            )
+    return f"{project}.{stack}."
+
+
+def slot_label(
+    prefix: str, slot: str, *, preset: str, image: str | None, want: GpuFilter, fingerprint: str
+) -> str:
+    """``{project}.{stack}.{group}-{i}.{hash8}``.
+
+    The price cap is not in the hash: it holds for the next machine, and for this one only if it
+    costs more. ``fingerprint`` stands for the token, which a worker is given once, at its start.
+    """
+    machine = {key: value for key, value in asdict(want).items() if key != "max_usd_per_hour"}
+    fixed = json.dumps([preset, image, machine, fingerprint], sort_keys=True)
+    return f"{prefix}{slot}.{hashlib.sha256(fixed.encode()).hexdigest()[:8]}"

@@ -1,0 +1,141 @@
+"""A slot: one place in a group, and behind its label one machine on a cloud.
+
+The label is the resource id. Create finds the machine that carries it before it rents one, so an
+update that was cut off adopts on the next try what it had rented; delete is done when nothing
+carries it any more. State refers to the provider by this module's name: moving the class strands
+the state of existing stacks.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pulumi
+from pulumi.dynamic import (
+    CreateResult,
+    DiffResult,
+    ReadResult,
+    Resource,
+    ResourceProvider,
+    UpdateResult,
+)
+
+from stemfleet.clouds.base import GpuFilter, Machine, MachineState, WorkerSpec
+from stemfleet.clouds.registry import find_cloud
+from stemfleet.errors import shown_plainly
+from stemfleet.label import slot_label
+
+FIXED = ("prefix", "slot", "cloud", "preset", "image", "fingerprint")
+"""Inputs of which a change means another machine, as does that of the GPU filter but for the price
+cap. A value that is not known yet (in a preview) is another value."""
+
+
+def gpu_filter(wire: dict[str, Any]) -> GpuFilter:
+    """The filter as it was before the wire made every number a float and dropped each None."""
+    return GpuFilter(
+        names=tuple(wire.get("names", ())),
+        count=int(wire.get("count", 1)),
+        vram_gb=wire.get("vramGb"),
+        max_usd_per_hour=wire.get("maxUsdPerHour"),
+    )
+
+
+def worker_spec(props: dict[str, Any]) -> WorkerSpec:
+    """What shall run in the slot that these inputs describe."""
+    image = props.get("image")
+    label = slot_label(
+        props["prefix"],
+        props["slot"],
+        preset=props["preset"],
+        image=image,
+        want=gpu_filter(props["want"]),
+        fingerprint=props["fingerprint"],
+    )
+    return WorkerSpec(label=label, preset=props["preset"], token=props["token"], image=image)
+
+
+FACTS = ("label", "instanceId", "gpu", "usdPerHour", "region")
+"""What a slot tells of its machine, beside its inputs."""
+
+
+def _facts(machine: Machine) -> dict[str, Any]:
+    return {
+        "label": machine.label,
+        "instanceId": machine.id,
+        "gpu": machine.gpu,
+        "usdPerHour": machine.usd_per_hour,
+        "region": machine.region,
+    }
+
+
+class SlotProvider(ResourceProvider):
+    """One slot's machine, through its cloud's adapter. Stateless; called from four threads."""
+
+    serialize_as_secret_always = False
+
+    def diff(self, _id: str, olds: dict[str, Any], news: dict[str, Any]) -> DiffResult:
+        """Another label is another machine; so is a price above a cap that was lowered."""
+        replaces = [key for key in FIXED if olds.get(key) != news.get(key)]
+        want = gpu_filter(news["want"])
+        over_cap = want.max_usd_per_hour is not None and olds["usdPerHour"] > want.max_usd_per_hour
+        if over_cap or (not replaces and worker_spec(news).label != olds["label"]):
+            replaces.append("want")
+        changes = bool(replaces) or olds["want"] != news["want"]
+        return DiffResult(changes=changes, replaces=replaces, delete_before_replace=True)
+
+    @shown_plainly
+    def create(self, props: dict[str, Any]) -> CreateResult:
+        """Find or rent, and return at once: from the renting on, nothing here can fail."""
+        spec = worker_spec(props)
+        machine = find_cloud(props["cloud"]).rent(gpu_filter(props["want"]), spec)
+        return CreateResult(spec.label, {**props, **_facts(machine)})
+
+    @shown_plainly
+    def read(self, id_: str, props: dict[str, Any]) -> ReadResult:
+        """Gone only if its cloud says so: a list that failed raises."""
+        machines = find_cloud(props["cloud"]).machines(id_)
+        for machine in machines:
+            if machine.label == id_ and machine.state is not MachineState.FAILED:
+                return ReadResult(id_, {**props, **_facts(machine)})
+        return ReadResult("", {})
+
+    def update(self, _id: str, olds: dict[str, Any], news: dict[str, Any]) -> UpdateResult:
+        """The price cap alone changes in place: it holds for the next machine."""
+        return UpdateResult({**olds, **{k: v for k, v in news.items() if v is not None}})
+
+    @shown_plainly
+    def delete(self, id_: str, props: dict[str, Any]) -> None:
+        """Done when nothing carries the label any more, which may be so already."""
+        find_cloud(props["cloud"]).destroy(id_)
+
+
+class Slot(Resource):
+    """Base of the slots of all clouds. Its outputs are its inputs and the machine's facts."""
+
+    label: pulumi.Output[str]
+    instanceId: pulumi.Output[str]  # noqa: N815 - outputs are named as Pulumi names them
+
+    def __init__(
+        self, name: str, props: pulumi.Inputs, opts: pulumi.ResourceOptions | None = None
+    ) -> None:
+        super().__init__(
+            SlotProvider(),
+            name,
+            {**props, **dict.fromkeys(FACTS)},
+            pulumi.ResourceOptions.merge(
+                opts, pulumi.ResourceOptions(additional_secret_outputs=["token"])
+            ),
+        )
+
+    @property
+    def facts(self) -> dict[str, pulumi.Output[str]]:
+        """What tells one machine in the slot from the next."""
+        return {"label": self.label, "instanceId": self.instanceId}
+
+
+class LocalWorker(Slot, module="local", name="Worker"):
+    """A worker on this machine."""
+
+
+SLOT_TYPES: dict[str, type[Slot]] = {"local": LocalWorker}
+"""The resource type of each cloud's slots."""
