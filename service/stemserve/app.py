@@ -10,6 +10,7 @@ from fastapi.security import HTTPBearer
 from pydantic import SecretStr
 
 from stemserve.auth import BearerAuth
+from stemserve.limits import RequestLimit
 from stemserve.problems import declared, handle_problems
 from stemserve.routes import inputs, jobs, results, worker
 from stemserve.schema import Problem
@@ -34,6 +35,7 @@ def create_app(token: SecretStr | None) -> FastAPI:
     refusals = declared(422) if token is None else declared(401, 422)
     for module in (worker, inputs, jobs, results):
         app.include_router(module.router, dependencies=guarded, responses=refusals)
+    app.add_middleware(RequestLimit)
     if token is not None:
         app.add_middleware(BearerAuth, token=token.get_secret_value())
     _describe_problems(app)

@@ -113,6 +113,12 @@ class NoSuchFileError(StemserveError):
         self.choices = choices
 
 
+class BadRangeError(StemserveError):
+    """The file has no such part, or more than one part was asked for."""
+
+    type = "bad-range"
+
+
 class QueueFullError(StemserveError):
     """As many jobs wait as may."""
 

@@ -47,6 +47,10 @@ class Inputs:
         except (NoSuchInputError, FileNotFoundError):
             return None
 
+    def delete(self, sha256: str) -> None:
+        """Remove the input, if it is there."""
+        (self._folder / sha256).unlink(missing_ok=True)
+
     def check_room(self, size: int) -> None:
         """Raise `InputTooLargeError` or `DiskFullError` if ``size`` bytes more are too many."""
         if size > self._limit:

@@ -32,11 +32,25 @@ STATUSES: dict[type[errors.StemserveError], HTTPStatus] = {
     errors.NoSuchFileError: HTTPStatus.NOT_FOUND,
     errors.UploadStalledError: HTTPStatus.REQUEST_TIMEOUT,
     errors.InputTooLargeError: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    errors.BadRangeError: HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE,
     errors.QueueFullError: HTTPStatus.TOO_MANY_REQUESTS,
     errors.NotReadyError: HTTPStatus.SERVICE_UNAVAILABLE,
     errors.DiskFullError: HTTPStatus.INSUFFICIENT_STORAGE,
 }
 """The status of each error that a call can end with."""
+
+_PLAIN = {
+    HTTPStatus.NOT_FOUND: ("not-found", "There is nothing at this address; see /openapi.json."),
+    HTTPStatus.METHOD_NOT_ALLOWED: (
+        "method-not-allowed",
+        "This address does not take this method; see /openapi.json.",
+    ),
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: (
+        "request-too-large",
+        "The request is too long; upload files with PUT /inputs/{sha256}.",
+    ),
+}
+"""Words and details of the errors that no route raised."""
 
 _RETRY = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
 _log = logging.getLogger(__name__)
@@ -108,12 +122,7 @@ def _invalid(_: Request, error: Exception) -> Response:
 def _http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101 (registered for it alone)
     status = HTTPStatus(error.status_code)
-    word = status.phrase.lower().replace(" ", "-")
-    details = {
-        HTTPStatus.NOT_FOUND: "There is nothing at this address; see /openapi.json.",
-        HTTPStatus.METHOD_NOT_ALLOWED: "This address does not take this method; see /openapi.json.",
-    }
-    detail = details.get(status, str(error.detail))
+    word, detail = _PLAIN.get(status, ("http-error", str(error.detail)))
     headers = dict(error.headers or {})
     if status is HTTPStatus.METHOD_NOT_ALLOWED:
         headers["Allow"] = ", ".join(_methods(request))

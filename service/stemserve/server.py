@@ -111,7 +111,7 @@ async def _serve(parts: Parts, listening: socket.socket) -> None:
     )
     host, port = listening.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
-    _log.info("worker %s on http://%s:%d", parts.settings.label, shown, port)
+    _log.info("worker %s on http://%s:%d", parts.settings.label or "(no label)", shown, port)
     async with anyio.create_task_group() as group:
         group.start_soon(_end_at_signal, server)
         group.start_soon(parts.runner.run)

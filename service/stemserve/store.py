@@ -49,6 +49,7 @@ CREATE TABLE IF NOT EXISTS jobs (
     error_type TEXT
 );
 CREATE INDEX IF NOT EXISTS jobs_by_status ON jobs (status, turn);
+CREATE INDEX IF NOT EXISTS jobs_by_input ON jobs (input_sha256);
 """
 
 _QUEUE_AGAIN = """
@@ -128,12 +129,20 @@ class Store:
         with self._transaction() as db:
             return _count(db, status)
 
-    def delete(self, job_id: str) -> None:
-        """Forget a job; raises `NoSuchJobError`, and `JobRunningError` while it runs."""
+    def delete(self, job_id: str) -> str | None:
+        """Forget a job; raises `NoSuchJobError`, and `JobRunningError` while it runs.
+
+        Returns the input that no job has any more, if there is one.
+        """
         with self._transaction() as db:
-            if _get(db, job_id).status is JobStatus.RUNNING:
+            job = _get(db, job_id)
+            if job.status is JobStatus.RUNNING:
                 raise JobRunningError(f"Job {job_id} is running; cancel it before deleting it.")
             db.execute("DELETE FROM jobs WHERE job_id = ?", [job_id])
+            left = db.execute(
+                "SELECT 1 FROM jobs WHERE input_sha256 = ? LIMIT 1", [job.input_sha256]
+            ).fetchone()
+            return job.input_sha256 if left is None else None
 
     def cancel(self, job_id: str) -> StoredJob:
         """End a job that waits or runs; raises `NoSuchJobError`, and `JobEndedError` else."""

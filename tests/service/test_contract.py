@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import schemathesis
 from hypothesis import HealthCheck, settings
 from pydantic import SecretStr
@@ -21,7 +23,7 @@ acceptance.expected_statuses = [*acceptance.expected_statuses, "400", "422"]
 
 @schema.parametrize()
 @settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
-def test_the_contract(case: schemathesis.Case, worker: RunningWorker) -> None:
+def test_the_contract(case: schemathesis.Case[Any], worker: RunningWorker) -> None:
     case.call_and_validate(base_url=worker.url, headers={"Authorization": f"Bearer {worker.token}"})
 
 

@@ -46,6 +46,32 @@ def test_a_job_runs_and_its_results_can_be_had(client: httpx.Client) -> None:
 
 
 @pytest.mark.parametrize(
+    ("asked", "status", "content"),
+    [
+        ("bytes=0-", 206, b"copy ranges"),
+        ("bytes=5-7", 206, b"ran"),
+        ("bytes=-3", 206, b"ges"),
+        ("bytes=11-", 416, None),
+        ("bytes=7-5", 416, None),
+        ("bytes=-0", 416, None),
+        ("bytes=0-1,3-4", 416, None),
+        ("pages=1-2", 416, None),
+        ("bytes=-", 416, None),
+    ],
+)
+def test_a_part_of_a_result(
+    client: httpx.Client, asked: str, status: int, content: bytes | None
+) -> None:
+    job_id = post(client, b"copy ranges")
+    ended(client, job_id)
+    answer = client.get(f"/result/{job_id}", headers={"Range": asked})
+    if content is None:
+        is_problem(answer, status, "bad-range")
+    else:
+        assert (answer.status_code, answer.content) == (status, content)
+
+
+@pytest.mark.parametrize(
     ("wanted", "files"),
     [
         ({"all_stems": True}, {"vocals.wav", "instrumental.wav", "drums.wav", "instrumental.mp3"}),
@@ -134,6 +160,22 @@ def test_a_request_that_makes_no_sense_is_told_why(
 ) -> None:
     problem = is_problem(client.post("/job", json=body), 422, "invalid-request")
     assert told in problem["detail"]
+
+
+def test_a_request_without_end(client: httpx.Client) -> None:
+    body = {"input_sha256": "0" * 64, "interval_cut": "1," * 10**6}
+    is_problem(client.post("/job", json=body), 413, "request-too-large")
+
+
+def test_an_input_goes_with_its_last_job(client: httpx.Client) -> None:
+    first = post(client, b"copy input")
+    second = post(client, b"copy input", stems=["drums"])
+    ended(client, first)
+    sha256 = ended(client, second)["input_sha256"]
+    client.delete(f"/job/{first}")
+    assert client.get(f"/inputs/{sha256}").status_code == 200
+    client.delete(f"/job/{second}")
+    assert client.get(f"/inputs/{sha256}").status_code == 404
 
 
 def test_no_json_at_all(client: httpx.Client) -> None:

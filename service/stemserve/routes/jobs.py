@@ -37,7 +37,10 @@ _MESSAGES = {
 }
 
 
-@router.post("/job", responses=declared(400, 404, 409, 429, 503, 507))
+@router.post(
+    "/job",
+    responses=declared(400, 404, 409, 413, 429, 503, 507),
+)
 def post_job(request: JobRequest, worker: Worker) -> JobCreated:
     """Queue a job. The same job posted again is the job that is there."""
     if not worker.runner.presets:
@@ -70,9 +73,11 @@ async def cancel_job(job_id: JobId, worker: Worker) -> Job:
 
 @router.delete("/job/{job_id}", responses=declared(400, 404, 507))
 def delete_job(job_id: JobId, worker: Worker) -> Deleted:
-    """Forget a job that does not run, and delete its results."""
-    worker.store.delete(job_id)
+    """Forget a job that does not run; delete its results, and an input that no other job has."""
+    unused = worker.store.delete(job_id)
     worker.runner.files(job_id).delete()
+    if unused is not None:
+        worker.inputs.delete(unused)
     return Deleted(job_id=job_id)
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Request
 from fastapi.responses import FileResponse
 
-from stemserve.errors import NoSuchFileError, NotCompletedError
+from stemserve.errors import BadRangeError, NoSuchFileError, NotCompletedError
 from stemserve.names import nearest
 from stemserve.problems import declared
 from stemserve.routes.parts import Worker
@@ -26,12 +27,13 @@ _BYTES = {name: {"schema": {"type": "string", "format": "binary"}} for name in M
     responses={
         200: {"description": "The file; a Range is honoured", "content": _BYTES},
         206: {"description": "The part of the file that was asked for", "content": _BYTES},
-        **declared(400, 404),
+        **declared(400, 404, 416),
     },
 )
 def get_result(
     job_id: JobId,
     worker: Worker,
+    request: Request,
     file: Annotated[str, Query(description="Name of a result")] = "instrumental.mp3",
 ) -> FileResponse:
     """One result of a completed job."""
@@ -46,10 +48,24 @@ def get_result(
         raise NoSuchFileError(
             f"Job {job_id} has no such file; it has {', '.join(choices)}.", choices
         )
+    if not _is_range_of(request.headers.get("range", "bytes=0-"), result.size):
+        raise BadRangeError(f"{file} has {result.size} bytes; ask for one range of them.")
     path = worker.runner.files(job_id).folder / result.name
     return FileResponse(
         path,
         media_type=MEDIA_TYPES.get(path.suffix),
         filename=result.name,
         headers={"ETag": f'"{result.sha256}"'},
+    )
+
+
+def _is_range_of(text: str, size: int) -> bool:
+    """Whether ``text`` is one range with bytes in it, of a file of ``size`` bytes."""
+    match = re.fullmatch(r"bytes=(\d{1,18})?-(\d{1,18})?", text.replace(" ", ""))
+    if match is None or match.group(1) is match.group(2) is None:
+        return False
+    if match.group(1) is None:
+        return int(match.group(2)) > 0
+    return int(match.group(1)) < max(size, 1) and (
+        match.group(2) is None or int(match.group(1)) <= int(match.group(2))
     )
