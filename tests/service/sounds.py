@@ -9,7 +9,6 @@ from typing import Any, cast
 import av
 import numpy as np
 from av.audio.stream import AudioStream
-from av.video.stream import VideoStream
 from numpy.typing import NDArray
 from stemserve.audio import Block
 from stemserve.audio.decode import decode, probe
@@ -49,12 +48,10 @@ def write_audio(
 def write_video(path: Path, sound: Block, rate: int) -> Path:
     """A video of a few grey frames with a sound track."""
     with av.open(path, "w") as out:
-        video = cast("VideoStream", out.add_stream("mpeg4", rate=10))
+        video = out.add_stream("mpeg4", rate=10)
         video.width = video.height = 64
         video.pix_fmt = "yuv420p"
-        audio = cast(
-            "AudioStream", out.add_stream("aac", rate=rate, layout="stereo", format="fltp")
-        )
+        audio = out.add_stream("aac", rate=rate, layout="stereo", format="fltp")
         for number in range(5):
             picture = av.VideoFrame.from_ndarray(
                 np.full((64, 64, 3), 40 * number, np.uint8), format="rgb24"

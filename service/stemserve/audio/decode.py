@@ -62,30 +62,35 @@ def probe(path: Path) -> AudioFacts:
     """
     if path.stat().st_size == 0:
         raise NotAudioError("The file is empty. Check the download or the export, and try again.")
+    _check_riff(path)
     with _opened(path) as (container, stream):
         first = _first_frame(container, stream)
         rate, names = first.sample_rate, [c.name for c in first.layout.channels]
     if rate <= 0 or not names:
         raise NotAudioError("The audio stream declares no sample rate or no channels.")
     with _opened(path) as (container, stream):
-        base = stream.time_base
-        declared = float(stream.duration * base) if stream.duration and base else None
-        counted = sum(p.duration or 0 for p in _packets(container, stream)) if base else 0
-        held = float(counted * base) if base else 0.0
+        tick = float(stream.time_base or 0)
+        declared = (stream.duration or 0) * tick
+        counted = end = 0
+        for packet in _packets(container, stream):
+            counted += packet.duration or 0
+            end = max(end, (packet.pts or 0) + (packet.duration or 0))
+        held, end_time = counted * tick, end * tick
         formats = set(container.format.name.split(","))
         starts_late = bool(stream.start_time)
-    _check_riff(path)
     remarks = []
     if len(names) > 2:
         remarks.append(f"{len(names)} channels ({', '.join(names)}) are mixed down to stereo.")
-    if declared and held + _SLACK_SECONDS < declared:
+    if end_time + _SLACK_SECONDS < declared:
         if formats & _KEEPS_ITS_PROMISE:
-            raise _cut_short(declared, held)
+            raise _cut_short(declared, end_time)
         if formats == {"mp3"} and starts_late:
             remarks.append(
                 f"The file's header promises {declared:.1f} s, it holds {held:.1f} s: cut short?"
             )
-    frames = round((held or declared or 0) * rate)
+    elif formats & _KEEPS_ITS_PROMISE and held + _SLACK_SECONDS < declared:
+        remarks.append(f"The file is damaged: {declared - held:.1f} s in it cannot be read.")
+    frames = round((held or declared) * rate)
     return AudioFacts(rate, min(len(names), 2), frames, tuple(remarks))
 
 
@@ -124,7 +129,9 @@ def decode(path: Path, facts: AudioFacts) -> Iterator[Block]:
         if waiting:
             yield np.concatenate(gathered)
     if not given:
-        raise NotAudioError("No audio could be decoded: the stream is damaged, or protected (DRM).")
+        raise NotAudioError(
+            "There is no audio that could be decoded: it is damaged or protected (DRM)."
+        )
     if given < facts.frames * 0.9 - facts.rate * _SLACK_SECONDS:
         raise _damaged(given / facts.rate, facts.seconds)
 
@@ -176,7 +183,7 @@ def _first_frame(container: InputContainer, stream: AudioStream) -> AudioFrame:
     frame = next(_frames(container, stream), None)
     if frame is None:
         raise NotAudioError(
-            "No audio could be decoded: the stream is empty, damaged, or protected (DRM)."
+            "There is no audio that could be decoded: it is empty, damaged or protected (DRM)."
         )
     return frame
 

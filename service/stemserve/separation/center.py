@@ -35,16 +35,14 @@ class Tuning:
     """Length of a spectrum's window; the power of two nearest to it is taken."""
     flat: float = 0.4
     """Reach of the median along time, which keeps what lasts."""
-    upright: float = 400.0
+    upright: float = 120.0
     """Reach of the median along frequency, which keeps what strikes."""
     taps: int = 9
-    side_weight: float = 2.0
+    side_weight: float = 5.0
     """How many times its side energy the band is taken to have in the middle."""
-    sharpness: float = 1.0
-    voice_low: tuple[float, float] = (110.0, 180.0)
+    voice_low: tuple[float, float] = (120.0, 220.0)
     voice_high: tuple[float, float] = (9000.0, 14000.0)
-    voice_percussive: float = 1.0
-    bass_top: tuple[float, float] = (180.0, 320.0)
+    bass_top: tuple[float, float] = (160.0, 300.0)
     floor: float = 1e-10
 
 
@@ -173,7 +171,7 @@ def _sung(slabs: Iterable[Slab], plan: _Plan, tuning: Tuning) -> Iterator[_Sung]
             after.middle if after else None,
         )
         mask = _central(spectra, tuning) * plan.voice_range
-        mask *= (1 - upright) ** tuning.voice_percussive
+        mask *= 1 - upright
         middle = spectra.mean(axis=0, keepdims=True)
         voice = np.repeat(middle * mask, len(spectra), axis=0)
         band = spectra - voice
@@ -192,7 +190,7 @@ def _central(spectra: Spectra, tuning: Tuning) -> Floats:
     middle = _smoothed(np.abs(spectra[0] + spectra[1]) ** 2)
     side = _smoothed(np.abs(spectra[0] - spectra[1]) ** 2)
     share = 1 - tuning.side_weight * side / (middle + np.float32(tuning.floor))
-    mask: Floats = np.maximum(share, 0) ** np.float32(tuning.sharpness)
+    mask: Floats = np.maximum(share, 0)
     return mask
 
 

@@ -70,31 +70,37 @@ def _separate(
     directory: Path,
     progress: _Progress,
 ) -> int:
-    encoding = Encoding(task.format, task.bit_depth, task.mono)
+    """Write every file of the task to ``directory``; the number of frames that each holds."""
+    files = _files(task)
+    stems = tuple(dict.fromkeys(stem for stem, _ in files.values()))
     frames = 0
     with ExitStack() as stack:
-        encoders: list[tuple[str, str, Encoder]] = []
-
-        def add(stem: str, name: str, how: Encoding) -> None:
-            encoder = Encoder(directory / name, how, facts.rate, facts.channels)
-            encoders.append((stem, name, stack.enter_context(encoder)))
-
-        for stem in task.stems:
-            add(stem, f"{stem}.{task.format}", encoding)
-        if task.template_mp3 and not (directory / TEMPLATE_FILE).exists():
-            add("instrumental", TEMPLATE_FILE, _TEMPLATE_ENCODING)
-        stems = tuple(dict.fromkeys(stem for stem, _, _ in encoders))
+        encoders = {
+            name: stack.enter_context(
+                Encoder(directory / name, encoding, facts.rate, facts.channels)
+            )
+            for name, (_, encoding) in files.items()
+        }
         for part in separator(decode(task.input_path, facts), facts.rate, stems):
-            for stem, _, encoder in encoders:
-                encoder.write(part[stem])
+            for name, encoder in encoders.items():
+                encoder.write(part[files[name][0]])
             frames += len(part[stems[0]])
             progress.reach(frames)
-    for _, name, encoder in encoders:
+    for name, encoder in encoders.items():
         if encoder.clipped:
             progress.emit(
                 Logged(line=f"{name}: {encoder.clipped} samples held at full scale; wav 32f is not")
             )
     return frames
+
+
+def _files(task: SeparationTask) -> dict[str, tuple[str, Encoding]]:
+    """Name, stem and encoding of each file that the task asks for."""
+    encoding = Encoding(task.format, task.bit_depth, task.mono)
+    files = {f"{stem}.{task.format}": (stem, encoding) for stem in task.stems}
+    if task.template_mp3:
+        files.setdefault(TEMPLATE_FILE, ("instrumental", _TEMPLATE_ENCODING))
+    return files
 
 
 @contextmanager

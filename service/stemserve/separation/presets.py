@@ -83,11 +83,14 @@ def find_preset(name: str) -> Recipe:
 
 
 def check_stems(recipe: Recipe, stems: Iterable[str]) -> None:
-    """Nothing, when the preset gives all these stems.
+    """Nothing, when there are some and the preset gives all of them.
 
     Raises:
-        UnknownNameError: it does not give one of them.
+        UnknownNameError: there are none, or it does not give one of them.
     """
+    stems = tuple(stems)
+    if not stems:
+        raise UnknownNameError("Name at least one stem.", list(recipe.stems))
     for stem in stems:
         if stem not in recipe.stems:
             raise _unknown(f"stem of {recipe.name}", stem, recipe.stems)

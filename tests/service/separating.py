@@ -1,0 +1,109 @@
+"""A real separation process, driven over its pipes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pydantic import TypeAdapter
+from stemserve.task import Event, Failed, Finished, SeparationTask, Started
+
+EVENTS: TypeAdapter[Event] = TypeAdapter(Event)
+DEADLINE_SECONDS = 60
+
+
+class SeparationProcess:
+    """The process and what it said first."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self.process = process
+        first = self.next()
+        assert isinstance(first, Started)
+        self.started = first
+
+    def next(self) -> Event:
+        """Its next event."""
+        assert self.process.stdout
+        line = self.process.stdout.readline()
+        assert line, "the process ended without a word"
+        return EVENTS.validate_json(line)
+
+    def send(self, task: SeparationTask) -> None:
+        """Give it a task."""
+        self.send_line(task.model_dump_json())
+
+    def send_line(self, line: str) -> None:
+        """Write a line to it."""
+        assert self.process.stdin
+        self.process.stdin.write(line.encode() + b"\n")
+        self.process.stdin.flush()
+
+    def events(self) -> list[Event]:
+        """Its events up to a task's last."""
+        seen = [self.next()]
+        while not isinstance(seen[-1], Finished | Failed):
+            seen.append(self.next())
+        return seen
+
+    def outcome(self, task: SeparationTask) -> Finished | Failed:
+        """Give it a task and wait for its end."""
+        self.send(task)
+        last = self.events()[-1]
+        assert isinstance(last, Finished | Failed)
+        return last
+
+
+@contextmanager
+def separation_process(
+    largest_file: int | None = None, **environment: str
+) -> Iterator[SeparationProcess]:
+    """A running process, which must end by itself when its input does.
+
+    ``largest_file``: the kernel refuses to make a file larger than so many bytes.
+    """
+    command = [sys.executable, "-m", "stemserve.separation"]
+    if largest_file is not None:
+        limits = (largest_file, largest_file)
+        script = (
+            "import os, resource, sys\n"
+            f"resource.setrlimit(resource.RLIMIT_FSIZE, {limits})\n"
+            "os.execv(sys.executable, sys.argv[1:])"
+        )
+        command = [sys.executable, "-c", script, *command]
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=os.environ | environment,
+    )
+    watchdog = threading.Timer(DEADLINE_SECONDS, process.kill)
+    watchdog.start()
+    try:
+        yield SeparationProcess(process)
+        assert process.stdin
+        process.stdin.close()
+        assert process.wait(DEADLINE_SECONDS) == 0
+    finally:
+        watchdog.cancel()
+        process.kill()
+        process.wait()
+        if process.stdout:
+            process.stdout.close()
+
+
+def task(input_path: Path, output_dir: Path, /, **changes: object) -> SeparationTask:
+    """A task for ``center``, with changes."""
+    fields = {
+        "job_id": "job",
+        "input_path": str(input_path),
+        "output_dir": str(output_dir),
+        "preset": "center",
+        "stems": ["vocals", "instrumental"],
+    }
+    return SeparationTask.model_validate_json(json.dumps(fields | changes))
