@@ -21,7 +21,7 @@ from stemserve.inputs import Inputs
 from stemserve.jobfiles import JobFiles
 from stemserve.jobs import StoredJob
 from stemserve.process import SeparationProcess
-from stemserve.schema import Preset
+from stemserve.schema import JobStatus, Preset
 from stemserve.settings import Settings
 from stemserve.store import Store
 from stemserve.task import Advanced, Failed, Finished, Logged, SeparationTask
@@ -154,18 +154,24 @@ class Runner:
         try:
             with current.scope:
                 await self._separate(process, job)
+            if current.scope.cancelled_caught:
+                await self._abandon(process, job)
+                self._log(job.job_id, "cancelled")
             await self.show(job.job_id)
             if process.busy:
                 raise SeparationDiedError(f"Job {job.job_id} was cancelled.")
         except DiskFullError:
-            await process.kill()
-            await run_sync(self.files(job.job_id).clear)
+            await self._abandon(process, job)
             raise
         finally:
-            if process.busy:
-                await process.kill()
             self._current = None
             current.left.set()
+
+    async def _abandon(self, process: SeparationProcess, job: StoredJob) -> None:
+        """Remove what there is of a job's results, once nobody writes there any more."""
+        if process.busy:
+            await process.kill()
+        await run_sync(self.files(job.job_id).clear)
 
     async def _separate(self, process: SeparationProcess, job: StoredJob) -> None:
         await self.show(job.job_id)
@@ -181,7 +187,7 @@ class Runner:
             while not await self._note(job, await process.event(self._settings.stall_timeout)):
                 pass
         except SeparationDiedError as error:
-            await self._interrupted(job, error)
+            await self._interrupted(process, job, error)
             raise
 
     async def _input(self, job: StoredJob) -> Path:
@@ -237,10 +243,14 @@ class Runner:
         self._log(job.job_id, f"failed ({error_type}): {error}")
         _log.info("job %s: failed (%s)", job.job_id, error_type)
 
-    async def _interrupted(self, job: StoredJob, error: SeparationDiedError) -> None:
+    async def _interrupted(
+        self, process: SeparationProcess, job: StoredJob, error: SeparationDiedError
+    ) -> None:
         message = f"{error} That happened {ATTEMPTS} times over this job; its log says more."
         after = await run_sync(self._store.interrupted, job.job_id, message, error.type, ATTEMPTS)
         self._log(job.job_id, f"attempt {after.attempts} of {ATTEMPTS}: {error}")
+        if after.status is JobStatus.FAILED:
+            await self._abandon(process, job)
         await self.show(job.job_id)
 
     async def show(self, job_id: str) -> None:

@@ -85,7 +85,7 @@ def test_it_dies_over_a_job_whenever_it_runs(worker: RunningWorker, client: http
     assert (job["status"], job["error_type"]) == ("failed", "separation-died")
     assert "SIGKILL" in job["error"]
     assert "3 times" in job["error"]
-    assert (worker.data_dir / "jobs" / job_id / "deaths").read_bytes() == b"xxx"
+    assert "attempt 3 of 3" in client.get(f"/job/{job_id}/logs").json()["logs"]
     progress = worker.data_dir / "jobs" / job_id / "progress.txt"
     eventually(progress.read_text, lambda text: '"state": "error"' in text)
     assert ended(client, after)["status"] == "completed"

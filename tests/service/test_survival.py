@@ -1,0 +1,96 @@
+"""The real separation, killed in mid-job: the results are those of an undisturbed run."""
+
+from __future__ import annotations
+
+import io
+import random
+import wave
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from tests.service.worker import RunningWorker, ended, eventually, post, running_worker
+
+SECONDS = 60
+RATE = 44_100
+
+
+@pytest.fixture(scope="module")
+def song() -> bytes:
+    """A minute of stereo noise: long enough to be interrupted."""
+    sound = io.BytesIO()
+    with wave.open(sound, "wb") as file:
+        file.setnchannels(2)
+        file.setsampwidth(2)
+        file.setframerate(RATE)
+        file.writeframes(random.Random(0).randbytes(RATE * 4 * SECONDS))
+    return sound.getvalue()
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, song: bytes) -> dict[str, str]:
+    """The SHA-256 of each result of a run that nothing disturbs."""
+    data_dir = tmp_path_factory.mktemp("undisturbed") / "data"
+    with running_worker(data_dir) as worker, worker.client() as client:
+        worker.wait_ready()
+        return digests(client, post(client, song))
+
+
+@pytest.fixture
+def worker(data_dir: Path) -> Iterator[RunningWorker]:
+    """A worker of the test's own, over the real separation."""
+    with running_worker(data_dir) as running:
+        running.wait_ready()
+        yield running
+
+
+def digests(client: httpx.Client, job_id: str) -> dict[str, str]:
+    """The SHA-256 of each result, once the job is completed."""
+    job = ended(client, job_id)
+    assert job["status"] == "completed", job
+    return {result["name"]: result["sha256"] for result in job["results"]}
+
+
+def in_mid_job(client: httpx.Client, job_id: str) -> None:
+    """Wait until some of the job is done, and see that not all is."""
+
+    def percent() -> float:
+        return float(client.get(f"/job/{job_id}").json()["details"]["percent"])
+
+    assert 0 < eventually(percent) < 100
+
+
+def test_the_separation_killed(
+    worker: RunningWorker, client: httpx.Client, song: bytes, undisturbed: dict[str, str]
+) -> None:
+    job_id = post(client, song)
+    in_mid_job(client, job_id)
+    worker.separation().kill()
+    assert digests(client, job_id) == undisturbed
+    assert "attempt 1 of 3" in client.get(f"/job/{job_id}/logs").json()["logs"]
+
+
+def test_the_api_killed(
+    worker: RunningWorker, client: httpx.Client, song: bytes, undisturbed: dict[str, str]
+) -> None:
+    job_id = post(client, song)
+    in_mid_job(client, job_id)
+    orphans = psutil.Process(worker.process.pid).children(recursive=True)
+    assert orphans
+    worker.kill()
+    eventually(lambda: [p for p in orphans if p.is_running()], lambda left: not left)
+    with running_worker(worker.data_dir) as again, again.client() as client_again:
+        assert digests(client_again, job_id) == undisturbed
+
+
+def test_a_real_job_is_cancelled_and_leaves_nothing_half_done(
+    worker: RunningWorker, client: httpx.Client, song: bytes
+) -> None:
+    job_id = post(client, song)
+    in_mid_job(client, job_id)
+    assert client.post(f"/job/{job_id}/cancel").json()["error_type"] == "cancelled"
+    left = {path.name for path in (worker.data_dir / "jobs" / job_id).iterdir()}
+    assert left == {"progress.txt", "demucs.log"}
