@@ -14,13 +14,13 @@ import pytest
 
 from tests.service.worker import RunningWorker, ended, eventually, post, running_worker
 
-SECONDS = 60
+SECONDS = 30
 RATE = 44_100
 
 
 @pytest.fixture(scope="module")
 def song() -> bytes:
-    """A minute of stereo noise: long enough to be interrupted."""
+    """Half a minute of stereo noise: long enough to be interrupted."""
     sound = io.BytesIO()
     with wave.open(sound, "wb") as file:
         file.setnchannels(2)
