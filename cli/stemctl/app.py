@@ -15,7 +15,6 @@ after it has said what.
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import json
 import sys
 from collections.abc import Sequence
@@ -93,9 +92,7 @@ def create_app() -> typer.Typer:
     )
     app.callback(help=HELP)(_root)
     for name in COMMANDS:
-        module = f"stemctl.commands.{name}"
-        if importlib.util.find_spec(module):
-            importlib.import_module(module).register(app)
+        importlib.import_module(f"stemctl.commands.{name}").register(app)
     return app
 
 

@@ -173,14 +173,11 @@ class Worker:
         async def put() -> httpx.Response:
             return await self._http.put(
                 f"/inputs/{sha256}",
-                content=_pieces(path, moved),
+                content=_pieces(path, size, moved),
                 headers={"Content-Length": str(size), "Content-Type": "application/octet-stream"},
             )
 
-        try:
-            self._parse(Input, await self._retry(put))
-        except httpx.LocalProtocolError:
-            raise InputError(f"{path} was changed while it was sent: submit it again") from None
+        self._parse(Input, await self._retry(put))
 
     async def download(self, job_id: str, file: ResultFile, place: Path, moved: Moved) -> None:
         """Bring one result to ``place``, and see that its bytes are those that were announced.
@@ -233,8 +230,6 @@ class Worker:
                     return response
         except httpx.HTTPStatusError as error:
             return error.response
-        except httpx.LocalProtocolError:
-            raise
         except httpx.HTTPError as error:
             reason = str(error) or type(error).__name__
             raise UnreachableError(
@@ -276,10 +271,13 @@ def _job(job_id: str, call: str = "") -> str:
     return f"/job/{quote(job_id, safe='')}{call}"
 
 
-async def _pieces(path: Path, moved: Moved) -> AsyncIterator[bytes]:
+async def _pieces(path: Path, size: int, moved: Moved) -> AsyncIterator[bytes]:
     sent = 0
     async with await anyio.open_file(path, "rb") as file:
-        while piece := await file.read(CHUNK):
+        while sent < size:
+            piece = await file.read(min(CHUNK, size - sent))
+            if not piece:
+                raise InputError("it was changed while it was sent: submit it again")
             yield piece
             sent += len(piece)
             moved(sent)
@@ -295,8 +293,6 @@ def _pause(error: Exception) -> bool | float:
     if isinstance(error, httpx.HTTPStatusError):
         asked = _retry_after(error.response)
         return True if asked is None else min(asked, LONGEST_PAUSE_S)
-    if isinstance(error, httpx.LocalProtocolError):
-        return False
     return isinstance(error, httpx.TransportError | _GarbledError)
 
 

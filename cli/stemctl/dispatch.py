@@ -9,37 +9,25 @@ is the same job, also for the next run.
 
 from __future__ import annotations
 
-import hashlib
 import signal
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Protocol
+from contextlib import suppress
 
 import anyio
 from anyio import to_thread
-from stemserve.schema import Job, JobRequest, JobStatus, ResultFile
+from stemserve.schema import Job
 
 from stemctl.backlog import Backlog, Errand
 from stemctl.client import RefusedError, UnreachableError, Worker
 from stemctl.errors import InputError, WorkerError
 from stemctl.inputs import Track
-from stemctl.outputs import (
-    Origin,
-    Record,
-    Staging,
-    cannot_write,
-    file_origin,
-    put_in_place,
-    url_origin,
-)
+from stemctl.outputs import Origin, Record, Staging, cannot_write, put_in_place
+from stemctl.progress import Watcher
 from stemctl.report import End, Outcome, Report, left
+from stemctl.trip import JobFailedError, computed, download, job_request, results, upload
 from stemctl.wanted import Wanted
 
 TRIES = 3
-FIRST_POLL_S = 0.1
-SLOWEST_POLL_S = 1.0
-STALLED_AFTER_S = 3600.0
-"""A job that has not got any further for so long is given up."""
 BUSY_PAUSE_S = 5.0
 BUSY_FOR_S = 1800.0
 """A worker whose queue is full of others' jobs for so long is set aside."""
@@ -50,34 +38,8 @@ NO_SECOND_TRY = frozenset({"not-audio", "cancelled"})
 """Types of a job's error that another worker would not mend."""
 
 
-class Watcher(Protocol):
-    """Who is told how a run goes on."""
-
-    def moved(self, slot: str, track: Track, stage: str, fraction: float) -> None:
-        """A track is at a stage of its way over a worker; ``fraction`` of it is done, 0 to 1."""
-        ...
-
-    def gone(self, slot: str, track: Track) -> None:
-        """A track is not with that worker any more."""
-        ...
-
-    def ended(self, outcome: Outcome) -> None:
-        """A track has ended."""
-        ...
-
-    def said(self, message: str) -> None:
-        """Something that people should know now."""
-        ...
-
-
-class JobFailedError(WorkerError):
-    """A job ended without results. ``kind`` is the stable word for why."""
-
-    type = "job-failed"
-
-    def __init__(self, message: str, kind: str) -> None:
-        super().__init__(message)
-        self.kind = kind
+class _SetAsideError(Exception):
+    """The worker was set aside while the track waited for a lane there."""
 
 
 class _Lanes:
@@ -135,10 +97,8 @@ class Dispatch:
 
     async def _cancel_begun(self) -> None:
         async def cancel(worker: Worker, job_id: str) -> None:
-            try:
+            with suppress(WorkerError):  # it has ended, or the worker is not to be had
                 await worker.cancel(job_id)
-            except WorkerError:
-                return  # it is not there, has ended, or the worker is not to be had
 
         async with anyio.create_task_group() as cancelling:
             for worker, job_id in self._begun.values():
@@ -157,7 +117,9 @@ class Dispatch:
     async def _carry(self, worker: Worker, errand: Errand, lanes: _Lanes) -> None:
         """Take one track over a worker, and deal with whatever hinders it."""
         try:
-            await self._end(await self._separate(worker, errand.track, lanes))
+            await self._separate(worker, errand.track, lanes)
+        except _SetAsideError:
+            await self._backlog.put_back(errand)
         except UnreachableError as error:
             await self._set_aside(worker, str(error))
             await self._retry(worker, errand, error)
@@ -215,11 +177,11 @@ class Dispatch:
         slot = worker.slot if worker else None
         return Outcome(track.name, End.FAILED, track.place, slot, error=str(error))
 
-    async def _separate(self, worker: Worker, track: Track, lanes: _Lanes) -> Outcome:
+    async def _separate(self, worker: Worker, track: Track, lanes: _Lanes) -> None:
         """The whole way of a track: up, computed, down, in place."""
         try:
-            origin = await self._upload(worker, track)
-            request = self._request(track, origin)
+            origin = await upload(worker, track, self._watcher)
+            request = job_request(self._wanted, track, origin)
             job_id = str(request.job_id)
             self._begun[track.place] = worker, job_id
             try:
@@ -227,13 +189,16 @@ class Dispatch:
                 self._busy_since.pop(worker.slot, None)
             except RefusedError as error:
                 if error.status == 429:
+                    self._watcher.moved(worker.slot, track, "waiting", 0)
                     await anyio.sleep(min(error.pause_s or BUSY_PAUSE_S, BUSY_FOR_S))
                 raise
             await lanes.computing.acquire()
         finally:
             lanes.uploading.release()
         try:
-            job = await self._computed(worker, track, job_id)
+            if worker.slot in self.report.set_aside:
+                raise _SetAsideError
+            job = await computed(worker, track, job_id, self._watcher)
             await lanes.downloading.acquire()
         finally:
             lanes.computing.release()
@@ -241,74 +206,13 @@ class Dispatch:
             await self._bring_home(worker, track, job, origin)
         finally:
             lanes.downloading.release()
-        seconds = job.elapsed_seconds
-        length = job.duration_seconds
-        realtime = length / seconds if length and seconds else None
-        return Outcome(track.name, End.DONE, track.place, worker.slot, seconds, realtime)
-
-    async def _upload(self, worker: Worker, track: Track) -> Origin:
-        if track.path is None:
-            return url_origin(track.url or "")
-        path = track.path
-        try:
-            self._watcher.moved(worker.slot, track, "reading", 0)
-            origin = await to_thread.run_sync(file_origin, path, abandon_on_cancel=True)
-            size = origin.size or 1
-            await worker.upload(
-                path,
-                origin.sha256,
-                lambda sent: self._watcher.moved(worker.slot, track, "uploading", sent / size),
-            )
-        except OSError as error:
-            raise InputError(f"cannot be read: {error.strerror}") from error
-        return origin
-
-    def _request(self, track: Track, origin: Origin) -> JobRequest:
-        """The job of a track. Its id says what is asked, so that asking twice is one job."""
-        asked = self._wanted.model_dump_json() + origin.sha256 + track.place
-        return JobRequest.model_validate(
-            {
-                "input_url": track.url,
-                "input_sha256": None if track.url else origin.sha256,
-                "input_name": track.name,
-                "job_id": hashlib.sha256(asked.encode()).hexdigest()[:32],
-                **self._wanted.model_dump(),
-            }
-        )
-
-    async def _computed(self, worker: Worker, track: Track, job_id: str) -> Job:
-        """The job once it is completed."""
-        pause, last, seen = FIRST_POLL_S, anyio.current_time(), None
-        while True:
-            job = await worker.job(job_id)
-            if job.status is JobStatus.COMPLETED:
-                return job
-            if job.status is JobStatus.FAILED:
-                reason = job.error or job.error_type or "it failed without a reason"
-                raise JobFailedError(reason, job.error_type or "")
-            stage = "waiting" if job.status is JobStatus.PENDING else "computing"
-            self._watcher.moved(worker.slot, track, stage, job.details.percent / 100)
-            now = anyio.current_time()
-            if seen != (seen := (job.status, job.details)):
-                last = now
-            elif now - last > STALLED_AFTER_S:
-                await worker.cancel(job_id)
-                raise WorkerError(
-                    f"worker {worker.slot}: the job has not moved for {STALLED_AFTER_S:.0f} s"
-                )
-            await anyio.sleep(pause)
-            pause = min(pause * 1.5, SLOWEST_POLL_S)
 
     async def _bring_home(self, worker: Worker, track: Track, job: Job, origin: Origin) -> None:
-        by_name = {file.name: file for file in job.results}
-        missing = [name for name in self._wanted.file_names if name not in by_name]
-        if missing:
-            raise WorkerError(f"worker {worker.slot} has made no {', '.join(missing)}")
-        files = tuple(by_name[name] for name in self._wanted.file_names)
+        files = results(worker, job, self._wanted)
         record = Record(wanted=self._wanted, origin=origin, files=files)
         try:
             staged = await to_thread.run_sync(self._staging.track, job.job_id)
-            await self._download(worker, track, job, files, staged)
+            await download(worker, track, job.job_id, files, staged, self._watcher)
             place = self._staging.out / track.place
             await to_thread.run_sync(put_in_place, staged, place, record)
         except OSError as error:
@@ -316,21 +220,13 @@ class Dispatch:
             self.report.error = cannot_write(error, self._staging.out)
             self._scope.cancel()
             await anyio.lowlevel.checkpoint()
-        try:
+        seconds, length = job.elapsed_seconds, job.duration_seconds
+        realtime = length / seconds if length and seconds else None
+        with anyio.CancelScope(shield=True):  # what is in place is reported, whatever comes
+            await self._end(
+                Outcome(track.name, End.DONE, track.place, worker.slot, seconds, realtime)
+            )
+        del self._begun[track.place]
+        with anyio.move_on_after(GOODBYE_S, shield=True), suppress(WorkerError):
+            # If it fails: the stems are home, and the worker may keep its own.
             await worker.delete(job.job_id)
-        except WorkerError:
-            return  # the stems are home; what the worker keeps, it clears away itself
-
-    async def _download(
-        self, worker: Worker, track: Track, job: Job, files: Sequence[ResultFile], to: Path
-    ) -> None:
-        total = sum(file.size for file in files) or 1
-        done = 0
-        for file in files:
-            before = done
-
-            def moved(got: int, before: int = before) -> None:
-                self._watcher.moved(worker.slot, track, "downloading", (before + got) / total)
-
-            await worker.download(job.job_id, file, to / file.name, moved)
-            done += file.size

@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
+from typing import Protocol
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -24,7 +25,6 @@ from rich.progress import (
 )
 from rich.table import Column
 
-from stemctl.dispatch import Watcher
 from stemctl.inputs import Track
 from stemctl.report import End, Outcome
 
@@ -34,6 +34,26 @@ SHARES = {"computing": (0.05, 0.9), "downloading": (0.95, 0.05)}
 """By stage: how much of a track is done when it begins, and how much the stage is worth."""
 
 SHOWN_FIRST = ("computing", "downloading", "uploading", "reading", "waiting")
+
+
+class Watcher(Protocol):
+    """Who is told how a run goes on."""
+
+    def moved(self, slot: str, track: Track, stage: str, fraction: float) -> None:
+        """A track is at a stage of its way over a worker; ``fraction`` of it is done, 0 to 1."""
+        ...
+
+    def gone(self, slot: str, track: Track) -> None:
+        """A track is not with that worker any more."""
+        ...
+
+    def ended(self, outcome: Outcome) -> None:
+        """A track has ended."""
+        ...
+
+    def said(self, message: str) -> None:
+        """Something that people should know now."""
+        ...
 
 
 @contextmanager

@@ -211,7 +211,7 @@ def web(tmp_path: Path) -> Iterator[str]:
         http.server.SimpleHTTPRequestHandler, directory=str(tmp_path / "web")
     )
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        serving = threading.Thread(target=server.serve_forever)
+        serving = threading.Thread(target=server.serve_forever, args=(0.02,))
         serving.start()
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()

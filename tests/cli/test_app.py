@@ -1,0 +1,89 @@
+"""The command line's frame: light to start, errors in one line, the same in JSON."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from tests.cli.driving import stemctl
+
+COMMANDS = ["demo", "submit", "endpoints", "status", "jobs", "logs", "cancel", "doctor", "engine"]
+HEAVY = ["rich", "httpx", "pydantic", "anyio", "stamina", "numpy", "pulumi", "stemserve"]
+
+
+def test_help_names_every_command_and_the_exit_codes() -> None:
+    answer = stemctl("--help")
+    assert answer.code == 0
+    listed = answer.out.partition("Commands:")[2].splitlines()
+    assert [line.split()[0] for line in listed if line[2:3].strip()] == COMMANDS
+    assert "Exit codes: 0" in answer.out
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself_and_takes_json(command: str) -> None:
+    answer = stemctl(command, "--help")
+    assert answer.code == 0
+    assert "--json" in answer.out or command == "engine"
+
+
+def test_nothing_heavy_is_imported_to_show_the_help() -> None:
+    program = (
+        "import sys, json\nfrom stemctl.app import create_app\n"
+        "try: create_app()(['--help'])\nexcept SystemExit: pass\n"
+        "print(json.dumps(sorted(sys.modules)), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    loaded = {name.partition(".")[0] for name in json.loads(done.stderr)}
+    assert not loaded & set(HEAVY)
+
+
+def test_a_wrong_command_line_is_exit_code_2_with_a_hint() -> None:
+    answer = stemctl("submitt")
+    assert answer.code == 2
+    assert "Did you mean 'submit'?" in answer.err
+    assert stemctl("submit").code == 2
+
+
+def test_with_json_a_wrong_command_line_is_json_too() -> None:
+    answer = stemctl("endpoints", "--sort", "--json")
+    assert answer.code == 2
+    assert answer.json["type"] == "command-line"
+    assert "--sort" in answer.json["error"]
+    assert answer.err == ""
+
+
+def test_an_error_is_one_line_or_one_json_object() -> None:
+    answer = stemctl("status", "--endpoint", "localhost:1")
+    assert (answer.code, answer.out) == (2, "")
+    assert answer.err.startswith("stemctl: --endpoint localhost:1: give a URL")
+    assert len(answer.err.splitlines()) == 1
+    answer = stemctl("status", "--endpoint", "localhost:1", "--json")
+    assert (answer.code, answer.err) == (2, "")
+    assert answer.json["type"] == "stack"
+
+
+def test_json_behind_two_dashes_is_an_input() -> None:
+    answer = stemctl("submit", "--", "--json")
+    assert answer.code == 2
+    assert answer.err.startswith("stemctl: ")
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_shells_can_complete(shell: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "stemctl"],
+        env={
+            "_STEMCTL_COMPLETE": f"complete_{shell}",
+            "COMP_WORDS": "stemctl en",
+            "COMP_CWORD": "1",
+            "_TYPER_COMPLETE_ARGS": "stemctl en",
+            "_TYPER_COMPLETE_FISH_ACTION": "get-args",
+        },
+        capture_output=True,
+        text=True,
+    )
+    assert "endpoints" in done.stdout
+    assert "submit" not in done.stdout

@@ -1,0 +1,278 @@
+"""Runs that are hindered: a worker is killed, the user stops, the disk is full, queues are full.
+
+The workers run over the stand-in for the separation, which holds a job until it is let go.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.cli.driving import STEMCTL, TOKEN, Answer, endpoints, environment, stemctl, tree
+from tests.service.worker import STAND_IN, RunningWorker, eventually, running_worker
+
+Fleet = list[RunningWorker]
+
+
+@pytest.fixture
+def fleet(tmp_path: Path) -> Iterator[Fleet]:
+    """Two workers of a test's own."""
+    with ExitStack() as running:
+        both = [
+            running.enter_context(
+                running_worker(tmp_path / f"w{i}", TOKEN, separation_command=STAND_IN)
+            )
+            for i in range(2)
+        ]
+        for worker in both:
+            worker.wait_ready()
+        yield both
+
+
+def songs(folder: Path, count: int, order: str = "hold") -> Path:
+    """Inputs for the stand-in: each with the order, and content of its own."""
+    folder.mkdir()
+    for number in range(count):
+        (folder / f"song {number}.wav").write_text(f"{order} {number}")
+    return folder
+
+
+@contextmanager
+def running(*arguments: object) -> Iterator[subprocess.Popen[str]]:
+    """stemctl in the background; ended with the block if it has not by itself."""
+    with subprocess.Popen(
+        [STEMCTL, *map(str, arguments)],
+        env=environment(),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def finish(process: subprocess.Popen[str]) -> Answer:
+    out, err = process.communicate(timeout=60)
+    assert "Traceback" not in err, err
+    return Answer(process.returncode, out, err)
+
+
+def jobs(worker: RunningWorker, status: str | None = None) -> list[str]:
+    with worker.client() as client:
+        answer = client.get("/jobs", params={"status": status} if status else {}).json()
+    return [job["job_id"] for job in answer["jobs"]]
+
+
+def let_go(worker: RunningWorker, job_id: str) -> None:
+    """Let the stand-in finish a job, if it holds it now."""
+    with suppress(FileNotFoundError):
+        (worker.data_dir / "jobs" / job_id / "go").touch()
+
+
+def let_go_until_done(process: subprocess.Popen[str], workers: Fleet) -> Answer:
+    def done() -> bool:
+        for worker in workers:
+            for job_id in jobs(worker, "running"):
+                let_go(worker, job_id)
+        return process.poll() is not None
+
+    eventually(done)
+    return finish(process)
+
+
+def refuses(url: str) -> bool:
+    try:
+        return not httpx.get(f"{url}/health", trust_env=False).is_success
+    except httpx.TransportError:
+        return True
+
+
+def urls(workers: Fleet) -> list[str]:
+    return endpoints(*(worker.url for worker in workers))
+
+
+def test_a_worker_killed_in_mid_job_loses_nothing(tmp_path: Path, out: Path, fleet: Fleet) -> None:
+    folder = songs(tmp_path / "in", 4)
+    with running("submit", folder, "--out", out, *urls(fleet), "--json") as process:
+        for worker in fleet:
+            eventually(lambda worker=worker: jobs(worker, "running"))  # type: ignore[misc]
+        fleet[0].kill()
+        answer = let_go_until_done(process, fleet[1:])
+    assert answer.code == 0, answer.err
+    slots = [worker.url.removeprefix("http://") for worker in fleet]
+    assert {track["worker"] for track in answer.json["tracks"]} == {slots[1]}
+    assert list(answer.json["set_aside"]) == [slots[0]]
+    assert len(tree(out)) == 8
+
+
+def test_the_last_worker_killed_ends_the_run_and_says_what_is_left(
+    tmp_path: Path, out: Path, fleet: Fleet
+) -> None:
+    folder = songs(tmp_path / "in", 3)
+    with running("submit", folder, "--out", out, *urls(fleet[:1]), "--json") as process:
+        eventually(lambda: jobs(fleet[0], "running"))
+        fleet[0].kill()
+        answer = finish(process)
+    assert answer.code == 2
+    assert {track["end"] for track in answer.json["tracks"]} == {"left"}
+    assert tree(out) == []
+
+
+def test_a_worker_that_restarts_goes_on_with_the_job(tmp_path: Path, out: Path) -> None:
+    folder = songs(tmp_path / "in", 1)
+    with running_worker(tmp_path / "w", TOKEN, separation_command=STAND_IN) as first:
+        first.wait_ready()
+        port = first.url.rpartition(":")[2]
+        with running("submit", folder, "--out", out, *urls([first]), "--json") as process:
+            eventually(lambda: jobs(first, "running"))
+            first.kill()
+            settings = {
+                "STEMSERVE_TOKEN": TOKEN,
+                "STEMSERVE_PORT": port,
+                "STEMSERVE_DATA_DIR": str(first.data_dir),
+                "STEMSERVE_SEPARATION_COMMAND": json.dumps(STAND_IN),
+            }
+            again = subprocess.Popen(first.process.args, env=os.environ | settings)
+            try:
+                eventually(lambda: not refuses(first.url))
+                answer = let_go_until_done(process, [first])
+            finally:
+                again.terminate()
+                again.wait(10)
+    assert answer.code == 0, answer.err
+    assert len(tree(out)) == 2
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_run_leaves_nothing_behind_and_the_same_command_does_the_rest(
+    tmp_path: Path, out: Path, fleet: Fleet, number: signal.Signals
+) -> None:
+    folder = songs(tmp_path / "in", 5)
+    command = ["submit", folder, "--out", out, *urls(fleet), "--json"]
+    with running(*command) as process:
+        for worker in fleet:
+            eventually(lambda worker=worker: jobs(worker, "running"))  # type: ignore[misc]
+        (first,) = jobs(fleet[0], "running")
+
+        def one_is_home() -> list[str]:
+            let_go(fleet[0], first)
+            return tree(out, leave_out=["lock"])
+
+        eventually(one_is_home, lambda names: any(n.startswith("song") for n in names))
+        process.send_signal(number)
+        answer = finish(process)
+    assert answer.code == 128 + number
+    tracks = [track["end"] for track in answer.json["tracks"]]
+    done = tracks.count("done")
+    assert done >= 1
+    assert tracks.count("left") == 5 - done
+    assert len(tree(out)) == 2 * done
+    assert all(not name.name.startswith(".") for name in out.iterdir())
+    for worker in fleet:
+        assert not jobs(worker, "running")
+        assert not jobs(worker, "pending")
+
+    with running(*command) as process:
+        answer = let_go_until_done(process, fleet)
+    assert answer.code == 0, answer.err
+    tracks = [track["end"] for track in answer.json["tracks"]]
+    assert tracks.count("there") == done
+    assert tracks.count("done") == 5 - done
+    assert len(tree(out)) == 10
+
+
+def test_a_run_killed_with_9_leaves_what_the_next_one_clears_away(
+    tmp_path: Path, out: Path, fleet: Fleet
+) -> None:
+    folder = songs(tmp_path / "in", 2)
+    command = ["submit", folder, "--out", out, *urls(fleet), "--json"]
+    with running(*command) as process:
+        eventually(lambda: jobs(fleet[0], "running"))
+        process.kill()
+        process.wait()
+    assert any(path.name.startswith(".") for path in out.iterdir())
+    with running(*command) as process:
+        answer = let_go_until_done(process, fleet)
+    assert answer.code == 0, answer.err
+    assert len(tree(out)) == 4
+    assert sorted(path.name for path in out.iterdir()) == ["song 0", "song 1"]
+
+
+def test_a_job_that_fails_is_tried_on_another_worker(
+    tmp_path: Path, out: Path, fleet: Fleet
+) -> None:
+    folder = songs(tmp_path / "in", 1, order="fail reason")
+    answer = stemctl("submit", folder, "--out", out, *urls(fleet), "--json")
+    assert answer.code == 2
+    assert "told to fail" in answer.json["tracks"][0]["error"]
+    assert answer.err.count("goes back into the queue") == 2
+    assert all(jobs(worker, "failed") for worker in fleet)
+
+
+def test_a_job_that_kills_the_separation_is_given_up_in_the_end(
+    tmp_path: Path, out: Path, fleet: Fleet
+) -> None:
+    folder = songs(tmp_path / "in", 1, order="die 9")
+    (folder / "good.wav").write_text("copy")
+    answer = stemctl("submit", folder, "--out", out, *urls(fleet), "--json")
+    assert answer.code == 1
+    assert {name.split("/")[0] for name in tree(out)} == {"good"}
+
+
+def test_a_full_queue_is_waited_for(tmp_path: Path, out: Path) -> None:
+    folder = songs(tmp_path / "in", 1, order="copy")
+    held = songs(tmp_path / "held", 2)
+    one = running_worker(tmp_path / "w", TOKEN, separation_command=STAND_IN, queue_limit=1)
+    with one as worker:
+        worker.wait_ready()
+        hold = ["submit", held, "--out", tmp_path / "other", *urls([worker])]
+        with running(*hold) as first:
+            eventually(lambda: jobs(worker, "running") and jobs(worker, "pending"))
+            with running("submit", folder, "--out", out, *urls([worker]), "--json") as second:
+                sent = hashlib.sha256((folder / "song 0.wav").read_bytes()).hexdigest()
+                with worker.client() as client:
+                    eventually(lambda: client.get(f"/inputs/{sent}").is_success)
+                assert second.poll() is None
+                let_go_until_done(first, [worker])
+                answer = let_go_until_done(second, [worker])
+    assert answer.code == 0, answer.err
+
+
+@pytest.mark.skipif(shutil.which("unshare") is None, reason="no unshare: no small disk of our own")
+def test_a_full_disk_ends_the_run_with_nothing_half_written(tmp_path: Path, fleet: Fleet) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name in ("a", "b"):
+        (folder / f"{name}.wav").write_text("copy\n" + name * 100_000)
+    out = tmp_path / "small disk"
+    out.mkdir()
+    script = (
+        'mount -t tmpfs -o size=320k tmpfs "$1"; shift; "$@"; code=$?; '
+        'find "$SMALL" -mindepth 1 >&2; exit $code'
+    )
+    call = [STEMCTL, "submit", str(folder), "--out", str(out), *urls(fleet[:1])]
+    done = subprocess.run(
+        ["unshare", "-Urm", "sh", "-c", script, "sh", str(out), *call],
+        env=environment() | {"SMALL": str(out)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert f"stemctl: no room left in {out}: free some" in done.stderr
+    there = [line for line in done.stderr.splitlines() if line.startswith(f"{out}/")]
+    assert f"{out}/a/vocals.wav" in there
+    assert not [line for line in there if "/b" in line or "/.stemctl-" in line]
