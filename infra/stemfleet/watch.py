@@ -32,7 +32,7 @@ MISSING_LOOKS = 3
 """Lists in a row that must lack a machine before it counts as gone: some clouds list with a lag."""
 
 FIRST_LOOK_SECONDS, LAST_LOOK_SECONDS = 0.5, 5.0
-ATTEMPT_SECONDS, ATTEMPT_POLL_SECONDS = 2.0, 0.05
+ATTEMPT_SECONDS, ATTEMPT_POLL_SECONDS = 1.0, 0.05
 PROBES = 32
 SAY_SECONDS = 10.0
 
@@ -97,6 +97,7 @@ class Watch:
         self.deadline = time.monotonic() + timeout
         self.known = known
         self.say = say
+        self.interval = FIRST_LOOK_SECONDS
         self.last_line = ""
 
     def run(self) -> list[Proven]:
@@ -105,7 +106,9 @@ class Watch:
         Raises:
             FleetError: a slot has none: each with its reason, and the next step.
         """
-        with open_client() as client, ThreadPoolExecutor(min(PROBES, len(self.slots))) as pool:
+        # Two for each slot: a probe of a machine that was replaced may not have ended yet.
+        threads = min(PROBES, 2 * len(self.slots))
+        with open_client() as client, ThreadPoolExecutor(threads) as pool:
             self._settle_all(client, pool)
         failures = [f"slot {one.wanted.slot}: {one.failure}" for one in self.slots if one.failure]
         if failures:
@@ -116,7 +119,7 @@ class Watch:
         return [one.proven for one in self.slots if one.proven is not None]
 
     def _settle_all(self, client: httpx.Client, pool: ThreadPoolExecutor) -> None:
-        interval, next_look, next_word = FIRST_LOOK_SECONDS, 0.0, 0.0
+        next_look = next_word = 0.0
         while open_slots := [one for one in self.slots if not one.settled]:
             now = time.monotonic()
             if now > self.deadline:
@@ -125,8 +128,8 @@ class Watch:
                 return
             if now >= next_look:
                 self._look(open_slots)
-                next_look = now + interval
-                interval = min(interval * 1.3, LAST_LOOK_SECONDS)
+                next_look = now + self.interval
+                self.interval = min(self.interval * 1.3, LAST_LOOK_SECONDS)
             if now >= next_word:
                 next_word = now + SAY_SECONDS
                 self._say_what_is_open(open_slots)
@@ -218,7 +221,8 @@ class Watch:
             return
         one.starts += 1
         one.missing, one.since, one.probe = 0, time.monotonic(), None
-        one.state = "its machine was replaced"
+        one.state = f"it boots, in place of one that failed: {reason}"
+        self.interval = FIRST_LOOK_SECONDS
 
     def _say_what_is_open(self, open_slots: list[_Slot]) -> None:
         """What is waited for; once, however long it stays the same."""

@@ -10,6 +10,7 @@ import json
 import os
 import signal
 import socket
+import subprocess
 import sys
 import time
 import wave
@@ -110,6 +111,8 @@ def main() -> None:
             Path(ONCE).touch(exist_ok=False)
         except FileExistsError:
             globals()["FAULT"] = ""
+    if os.environ.get("STEMSERVE_CHILD"):
+        subprocess.Popen(["sleep", "600"])
     if FAULT == "stubborn":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if FAULT == "dies-in-boot":

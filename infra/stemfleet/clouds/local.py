@@ -40,6 +40,7 @@ COMMAND = (sys.executable, "-m", "stemserve", "serve")
 GPU = "this machine"
 REGION = "local"
 LOCK_SECONDS = 60.0
+APPEAR_SECONDS = 2.0
 
 PASSED_NAMES = re.compile(
     r"PATH|HOME|USER|LOGNAME|SHELL|LANG|LANGUAGE|TZ|TMPDIR|TORCH_HOME|HF_HOME"
@@ -68,7 +69,9 @@ class LocalCloud:
         """Nothing is paid here."""
         return None
 
-    def rent(self, want: GpuFilter, spec: WorkerSpec) -> Machine:
+    def rent(
+        self, want: GpuFilter, spec: WorkerSpec, avoid: frozenset[str] = frozenset()
+    ) -> Machine:
         """The worker that runs under the label, else a new one. Its boot is not awaited."""
         _check_installed()
         with self._locked(spec.label) as place:
@@ -194,7 +197,8 @@ def _start(place: Path, spec: WorkerSpec) -> Machine:
     }
     environment |= {"STEMSERVE_TOKEN": spec.token, MARK: str(instance)}
     try:
-        data.mkdir(mode=0o700, parents=True)
+        instance.mkdir(mode=0o700)
+        data.mkdir(mode=0o700)
         # Bound here and handed down: the port is known before the start, and no other process can
         # take it in between.
         with socket.create_server(("127.0.0.1", 0), backlog=128) as listening:
@@ -219,6 +223,11 @@ def _start(place: Path, spec: WorkerSpec) -> Machine:
             f"{spec.label}: the worker cannot be started in {instance}: {error.strerror}; "
             f"free what it lacks, or set {ROOT_VARIABLE} to another directory"
         ) from error
+    # A program that has only just been loaded shows no command line for an instant: not before it
+    # does may another look at what runs.
+    deadline = time.monotonic() + APPEAR_SECONDS
+    while not processes_under(place) and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.001)
     # Should it die while this process lives, it is not to stay behind as a zombie.
     threading.Thread(target=process.wait, daemon=True).start()
     return _machine(instance, runs=True)

@@ -6,7 +6,7 @@ started with, and is held as a `psutil.Process`, which knows a reused id by its 
 
 from __future__ import annotations
 
-import os
+import time
 from pathlib import Path
 
 import psutil
@@ -16,6 +16,7 @@ MARK = "STEMFLEET_INSTANCE_DIR"
 
 TERM_SECONDS = 5.0
 KILL_SECONDS = 5.0
+POLL_SECONDS = 0.02
 
 
 def instance_dir(process: psutil.Process) -> Path | None:
@@ -58,23 +59,24 @@ def end_all_under(root: Path) -> list[psutil.Process]:
 
     Returns those that are left, which is none unless the operating system refuses.
     """
-    processes = _flat(processes_under(root))
-    for process in processes:
+    for process in _living(root):
         _signal(process, force=False)
-    psutil.wait_procs(processes, timeout=TERM_SECONDS)
-    # Again from the list: a process may have started another while it was asked to end.
-    left = _flat(processes_under(root))
-    for process in left:
-        _signal(process, force=True)
-    if left:
-        psutil.wait_procs(left, timeout=KILL_SECONDS)
-        left = _flat(processes_under(root))
+    deadline = time.monotonic() + TERM_SECONDS
+    # Listed anew each time: a process may start another while it is asked to end, and one that
+    # has ended but that nobody has collected yet must not be waited for.
+    while (left := _living(root)) and time.monotonic() < deadline:
+        time.sleep(POLL_SECONDS)
+    deadline = time.monotonic() + KILL_SECONDS
+    while left and time.monotonic() < deadline:
+        for process in left:
+            _signal(process, force=True)
+        time.sleep(POLL_SECONDS)
+        left = _living(root)
     return left
 
 
-def _flat(groups: dict[Path, list[psutil.Process]]) -> list[psutil.Process]:
-    own = os.getpid()
-    return [process for group in groups.values() for process in group if process.pid != own]
+def _living(root: Path) -> list[psutil.Process]:
+    return [process for group in processes_under(root).values() for process in group]
 
 
 def _signal(process: psutil.Process, *, force: bool) -> None:

@@ -1,0 +1,42 @@
+"""Workers of this machine for tests: real processes under a directory of the test's own."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+from stemfleet.clouds import local
+from stemfleet.clouds.local import LocalCloud
+from stemfleet.clouds.processes import end_all_under
+
+T = TypeVar("T")
+STANDIN = (sys.executable, str(Path(__file__).with_name("standin.py")))
+
+
+def eventually(look: Callable[[], T], done: Callable[[T], bool] = bool, seconds: float = 30.0) -> T:
+    """What ``look`` gives once ``done`` says yes to it."""
+    end = time.monotonic() + seconds
+    while not done(seen := look()):
+        assert time.monotonic() < end, f"waited {seconds} s in vain; last seen: {seen!r}"
+        time.sleep(0.02)
+    return seen
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Where workers live, in a path with a space; whatever runs there ends with the test."""
+    path = tmp_path / "local workers"
+    monkeypatch.setenv("STEMFLEET_LOCAL_DIR", str(path))
+    yield path
+    end_all_under(path.resolve())
+
+
+@pytest.fixture
+def cloud(root: Path, monkeypatch: pytest.MonkeyPatch) -> LocalCloud:
+    """This machine, with stand-ins for workers that go wrong as they are told."""
+    monkeypatch.setattr(local, "COMMAND", STANDIN)
+    return LocalCloud()

@@ -1,0 +1,138 @@
+"""A stack's configuration: what is taken, and how each wrong key is named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml  # type: ignore[import-untyped]
+from hypothesis import given
+from hypothesis import strategies as st
+from stemfleet.config import ConfigError, FleetConfig, parse_config, parse_values
+
+ROOT = Path(__file__).parents[2]
+GROUP = {"name": "dev", "cloud": "local", "count": 2}
+
+names = st.from_regex(r"[a-z][a-z0-9]{0,9}(-[a-z0-9]{1,5}){0,3}", fullmatch=True)
+groups = st.builds(
+    lambda name, count, preset: {"name": name, "cloud": "local", "count": count, "preset": preset},
+    names,
+    st.integers(1, 1000),
+    st.from_regex(r"[a-z0-9][a-z0-9_-]{0,20}", fullmatch=True),
+)
+fleets = st.lists(groups, min_size=1, max_size=5, unique_by=lambda group: str(group["name"]))
+
+
+def problems(values: dict[str, Any]) -> list[str]:
+    """The lines of the error that a configuration gives."""
+    with pytest.raises(ConfigError) as caught:
+        parse_config(values)
+    return str(caught.value).splitlines()
+
+
+@given(fleets)
+def test_a_fleet_is_taken_as_it_is_written(declared: list[dict[str, Any]]) -> None:
+    config = parse_config({"groups": declared})
+    assert [(g.name, g.count, g.preset) for g in config.groups] == [
+        (g["name"], g["count"], g["preset"]) for g in declared
+    ]
+
+
+@given(fleets)
+def test_whole_numbers_may_come_as_floats(declared: list[dict[str, Any]]) -> None:
+    floats = [{**group, "count": float(group["count"])} for group in declared]
+    assert parse_config({"groups": floats}) == parse_config({"groups": declared})
+
+
+@given(fleets, st.data())
+def test_an_unknown_key_is_named_wherever_it_is(
+    declared: list[dict[str, Any]], data: st.DataObject
+) -> None:
+    at = data.draw(st.integers(0, len(declared) - 1))
+    declared[at]["cuont"] = 1
+    (line,) = problems({"groups": declared})
+    assert line.startswith(f"stemfleet:groups[{at}].cuont: ")
+    assert "did you mean 'count'?" in line
+
+
+@pytest.mark.parametrize("count", [0, -1, 1.5, "2", True, None, [], 1001])
+def test_a_count_that_is_none_is_refused_by_name(count: object) -> None:
+    (line,) = problems({"groups": [GROUP, {**GROUP, "name": "b", "count": count}]})
+    assert line.startswith("stemfleet:groups[1].count: ")
+
+
+@pytest.mark.parametrize("count", [0, -1])
+def test_having_no_workers_is_told_how(count: int) -> None:
+    (line,) = problems({"groups": [{**GROUP, "count": count}]})
+    assert "remove the group" in line
+    assert "pulumi destroy" in line
+
+
+@pytest.mark.parametrize(
+    ("values", "key", "says"),
+    [
+        ({}, "stemfleet:groups", "missing"),
+        ({"groups": []}, "stemfleet:groups", "no group"),
+        ({"groups": "dev"}, "stemfleet:groups", "list"),
+        ({"groups": ["dev"]}, "stemfleet:groups[0]", "name, cloud, count"),
+        ({"groups": [GROUP, GROUP]}, "stemfleet:groups", "'dev'"),
+        ({"groups": [GROUP], "readyTimeoutSecond": 5}, "stemfleet:readyTimeoutSecond", "Seconds'?"),
+        ({"groups": [GROUP], "readyTimeoutSeconds": 5}, "stemfleet:readyTimeoutSeconds", "10"),
+        ({"groups": [{**GROUP, "cloud": "locl"}]}, "stemfleet:groups[0].cloud", "'local'?"),
+        ({"groups": [{**GROUP, "name": "a.b"}]}, "stemfleet:groups[0].name", "'a.b'"),
+        ({"groups": [{**GROUP, "name": "../b"}]}, "stemfleet:groups[0].name", "'../b'"),
+        ({"groups": [{**GROUP, "name": "b\n"}]}, "stemfleet:groups[0].name", "no name"),
+        ({"groups": [{**GROUP, "preset": 5}]}, "stemfleet:groups[0].preset", "string"),
+        ({"groups": [{**GROUP, "image": "x"}]}, "stemfleet:groups[0]", "remove `image`"),
+        ({"groups": [{**GROUP, "gpu": {"vramGB": 8}}]}, "stemfleet:groups[0].gpu.vramGB", "vramGb"),
+        ({"groups": [{**GROUP, "gpu": {"count": 0}}]}, "stemfleet:groups[0].gpu.count", "1"),
+        (
+            {"groups": [{**GROUP, "gpu": {"maxUsdPerHour": -0.5}}]},
+            "stemfleet:groups[0].gpu.maxUsdPerHour",
+            "-0.5",
+        ),
+    ],
+)
+def test_each_wrong_value_is_one_line_with_its_key(
+    values: dict[str, Any], key: str, says: str
+) -> None:
+    (line,) = problems(values)
+    assert line.startswith(f"{key}: ")
+    assert says in line
+
+
+def test_all_that_is_wrong_is_said_at_once() -> None:
+    lines = problems({"groups": [{**GROUP, "count": 0}, {"name": "B", "cloud": "local"}]})
+    assert [line.split(": ")[0] for line in lines] == [
+        "stemfleet:groups[0].count",
+        "stemfleet:groups[1].name",
+        "stemfleet:groups[1].count",
+    ]
+
+
+def test_the_engine_texts_become_values_of_this_namespace_alone() -> None:
+    texts = {
+        "stemfleet:groups": '[{"name": "dev"}]',
+        "stemfleet:readyTimeoutSeconds": "60",
+        "stemfleet:note": "a text, not JSON",
+        "aws:region": "eu",
+    }
+    assert parse_values(texts) == {
+        "groups": [{"name": "dev"}],
+        "readyTimeoutSeconds": 60,
+        "note": "a text, not JSON",
+    }
+
+
+def test_the_dev_stack_and_the_schema_agree_with_the_program() -> None:
+    dev = yaml.safe_load((ROOT / "Pulumi.dev.yaml").read_text())["config"]
+    values = {key.removeprefix("stemfleet:"): value for key, value in dev.items()}
+    config = parse_config(values)
+    assert sum(group.count for group in config.groups) == 2
+    assert {group.cloud for group in config.groups} == {"local"}
+
+    schema = yaml.safe_load((ROOT / "Pulumi.yaml").read_text())["config"]
+    assert set(schema) == set(FleetConfig.model_fields)
+    assert all(entry["description"] for entry in schema.values())
+    assert schema["readyTimeoutSeconds"]["default"] == config.readyTimeoutSeconds

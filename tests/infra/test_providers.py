@@ -1,0 +1,199 @@
+"""The resources' providers behind the real server that the engine would talk to."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from google.protobuf import json_format, struct_pb2  # type: ignore[import-untyped]
+from pulumi.dynamic import DiffResult, ResourceProvider
+from pulumi.dynamic.dynamic import serialize_provider
+from pulumi.runtime.proto import provider_pb2 as pb
+from pulumi.runtime.proto.provider_pb2_grpc import ResourceProviderStub as Stub
+from pulumi.runtime.rpc import UNKNOWN
+from stemfleet.clouds.local import LocalCloud
+from stemfleet.identity import IdentityProvider
+from stemfleet.ready import ReadyProvider
+from stemfleet.slot import SlotProvider
+
+from tests.infra.conftest import eventually
+
+INFRA = Path(__file__).parents[2] / "infra"
+SLOT = {
+    "prefix": "stemfleet.dev.",
+    "slot": "dev-0",
+    "cloud": "local",
+    "preset": "center",
+    "want": {"count": 1, "vramGb": 8},
+    "token": "the-stacks-token",
+    "fingerprint": "0a1b",
+}
+
+
+def struct(provider: ResourceProvider, values: dict[str, Any]) -> struct_pb2.Struct:
+    """Values as the engine sends them."""
+    return json_format.ParseDict(
+        {**values, "__provider": serialize_provider(provider)}, struct_pb2.Struct()
+    )
+
+
+def values(message: struct_pb2.Struct) -> dict[str, Any]:
+    """Values as the engine gets them."""
+    return {k: v for k, v in json_format.MessageToDict(message).items() if k != "__provider"}
+
+
+@pytest.fixture
+def server(root: Path) -> Iterator[Stub]:
+    """The dynamic provider server, started as the engine starts it."""
+    process = subprocess.Popen(
+        [sys.executable, "-u", "-m", "pulumi.dynamic", "127.0.0.1:1"],
+        cwd=INFRA,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    port = process.stdout.readline().strip()
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        yield Stub(channel)
+    process.kill()
+    process.communicate()
+
+
+def test_a_slot_from_its_renting_to_its_end(server: Stub, root: Path) -> None:
+    slot = SlotProvider()
+    made = server.Create(pb.CreateRequest(properties=struct(slot, SLOT)))
+    outs = values(made.properties)
+    cloud = LocalCloud()
+    (machine,) = cloud.machines("stemfleet.dev.")
+    assert made.id == outs["label"] == machine.label
+    assert outs["instanceId"] == machine.id
+    assert {key: outs[key] for key in SLOT} == SLOT
+
+    again = server.Create(pb.CreateRequest(properties=struct(slot, SLOT)))
+    assert values(again.properties) == outs, "a create that was cut off adopts what it had rented"
+
+    read = server.Read(pb.ReadRequest(id=made.id, properties=struct(slot, outs)))
+    assert (read.id, values(read.properties)) == (made.id, outs)
+
+    server.Delete(pb.DeleteRequest(id=made.id, properties=struct(slot, outs)))
+    assert cloud.machines("") == []
+    assert list(root.iterdir()) == []
+    server.Delete(pb.DeleteRequest(id=made.id, properties=struct(slot, outs)))
+    gone = server.Read(pb.ReadRequest(id=made.id, properties=struct(slot, outs)))
+    assert gone.id == ""
+
+
+def test_a_slot_of_which_nothing_is_known_is_neither_gone_nor_made(
+    server: Stub, root: Path
+) -> None:
+    root.write_text("a file where a directory should be")
+    state = struct(SlotProvider(), {**SLOT, "label": "stemfleet.dev.dev-0.0a1b2c3d"})
+    calls = [
+        lambda: server.Read(pb.ReadRequest(id="stemfleet.dev.dev-0.0a1b2c3d", properties=state)),
+        lambda: server.Delete(
+            pb.DeleteRequest(id="stemfleet.dev.dev-0.0a1b2c3d", properties=state)
+        ),
+        lambda: server.Create(pb.CreateRequest(properties=state)),
+    ]
+    for call in calls:
+        with pytest.raises(grpc.RpcError) as caught:
+            call()  # type: ignore[no-untyped-call]
+        told = caught.value.details()
+        assert str(root) in told
+        assert "Traceback" not in told
+        assert "the-stacks-token" not in told
+
+
+def test_a_slots_worker_that_died_is_gone(server: Stub, root: Path) -> None:
+    slot = SlotProvider()
+    made = server.Create(pb.CreateRequest(properties=struct(slot, {**SLOT, "preset": "--help"})))
+    state = struct(slot, values(made.properties))
+    eventually(lambda: server.Read(pb.ReadRequest(id=made.id, properties=state)).id == "")
+
+
+def diff(provider: ResourceProvider, olds: dict[str, Any], news: dict[str, Any]) -> DiffResult:
+    """What the provider says of a change, seen through the wire's numbers."""
+    return provider.diff("id", values(struct(provider, olds)), values(struct(provider, news)))
+
+
+STATE = {
+    **SLOT,
+    "instanceId": "0123",
+    "gpu": "this machine",
+    "usdPerHour": 0.4,
+    "region": "local",
+}
+
+
+def state() -> dict[str, Any]:
+    """A slot as it stands in state, with its real label."""
+    from stemfleet.slot import worker_spec
+
+    return {**STATE, "label": worker_spec(values(struct(SlotProvider(), SLOT))).label}
+
+
+def test_a_slot_as_declared_does_not_change() -> None:
+    told = diff(SlotProvider(), state(), SLOT)
+    assert not told.changes
+    assert not told.replaces
+
+
+@pytest.mark.parametrize(
+    ("changed", "replaced"),
+    [
+        ({"preset": "htdemucs"}, "preset"),
+        ({"image": "ghcr.io/x"}, "image"),
+        ({"fingerprint": "ffff"}, "fingerprint"),
+        ({"fingerprint": UNKNOWN}, "fingerprint"),
+        ({"want": {"count": 2, "vramGb": 8}}, "want"),
+        ({"want": {"count": 1, "vramGb": 8, "maxUsdPerHour": 0.3}}, "want"),
+    ],
+)
+def test_what_cannot_change_in_place_is_replaced_the_old_one_first(
+    changed: dict[str, Any], replaced: str
+) -> None:
+    told = diff(SlotProvider(), state(), {**SLOT, **changed})
+    assert told.changes
+    assert told.replaces == [replaced]
+    assert told.delete_before_replace
+
+
+def test_a_price_cap_above_the_price_is_an_update_that_keeps_all_else() -> None:
+    news = {**SLOT, "want": {"count": 1, "vramGb": 8, "maxUsdPerHour": 0.5}}
+    told = diff(SlotProvider(), state(), news)
+    assert told.changes
+    assert not told.replaces
+    outs = SlotProvider().update("id", state(), news).outs
+    assert outs == {**state(), "want": news["want"]}
+
+
+def test_a_token_is_made_once_and_known_by_its_fingerprint() -> None:
+    first, second = IdentityProvider().create({}), IdentityProvider().create({})
+    assert first.outs is not None
+    assert second.outs is not None
+    assert first.outs["token"] != second.outs["token"]
+    assert first.outs["fingerprint"] != second.outs["fingerprint"]
+    assert len(first.outs["token"]) >= 43
+    assert first.outs["token"] not in first.outs["fingerprint"]
+    assert not IdentityProvider().diff("id", first.outs, {}).changes
+
+
+def test_waiting_again_is_for_another_machine_and_not_for_a_longer_wait() -> None:
+    slots = [{**SLOT, "instanceId": "0123", "label": "x"}]
+    olds = {"slots": slots, "fingerprint": "0a1b", "timeoutSeconds": 60, "endpoints": []}
+    same = {"slots": slots, "fingerprint": "0a1b", "timeoutSeconds": 90}
+    assert not diff(ReadyProvider(), olds, same).changes
+    for other in ([], [{**slots[0], "instanceId": "4567"}], [*slots, *slots], UNKNOWN):
+        assert diff(ReadyProvider(), olds, {**same, "slots": other}).changes
+
+
+def test_nothing_of_a_provider_is_kept_in_state_but_its_name() -> None:
+    for provider in (SlotProvider(), ReadyProvider(), IdentityProvider()):
+        assert len(serialize_provider(provider)) < 100
+        assert provider.serialize_as_secret_always is False
