@@ -45,13 +45,14 @@ def write_audio(
     return path
 
 
-def write_video(path: Path, sound: Block, rate: int) -> Path:
-    """A video of a few grey frames with a sound track."""
+def write_video(path: Path, sound: Block | None, rate: int = 48000) -> Path:
+    """A video of a few grey frames, with a sound track or without."""
     with av.open(path, "w") as out:
         video = out.add_stream("mpeg4", rate=10)
         video.width = video.height = 64
         video.pix_fmt = "yuv420p"
-        audio = out.add_stream("aac", rate=rate, layout="stereo", format="fltp")
+        if sound is not None:
+            audio = out.add_stream("aac", rate=rate, layout="stereo", format="fltp")
         for number in range(5):
             picture = av.VideoFrame.from_ndarray(
                 np.full((64, 64, 3), 40 * number, np.uint8), format="rgb24"
@@ -59,8 +60,9 @@ def write_video(path: Path, sound: Block, rate: int) -> Path:
             picture.pts, picture.time_base = number, Fraction(1, 10)
             out.mux(video.encode(picture))
         out.mux(video.encode(None))
-        out.mux(audio.encode(_frame(sound, rate, "fltp", "stereo")))
-        out.mux(audio.encode(None))
+        if sound is not None:
+            out.mux(audio.encode(_frame(sound, rate, "fltp", "stereo")))
+            out.mux(audio.encode(None))
     return path
 
 

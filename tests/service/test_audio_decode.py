@@ -172,6 +172,40 @@ def test_a_recording_of_unknown_length_is_whole(tmp_path: Path, size: int) -> No
     assert len(read_audio(path)[0]) == 44100
 
 
+def test_a_protected_track_is_told(tmp_path: Path) -> None:
+    """FairPlay's mark in the place of the codec's, and sound that is encrypted."""
+    path = write_audio(tmp_path / "a.m4a", tones(441_000), 44100, "aac", sample_format="fltp")
+    content = bytearray(path.read_bytes().replace(b"mp4a", b"drms"))
+    begin, end = content.index(b"mdat") + 4, content.index(b"moov") - 4
+    content[begin:end] = np.random.default_rng(0).bytes(end - begin)
+    path.write_bytes(content)
+    with pytest.raises(NotAudioError, match="protected"):
+        read_audio(path)
+
+
+def test_a_video_without_sound_is_told(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "silent.mp4", None)
+    with pytest.raises(NotAudioError, match="no audio stream"):
+        read_audio(path)
+
+
+def test_a_rate_that_changes_is_told(tmp_path: Path) -> None:
+    """Two MP3 files end to end, as some programs join them."""
+    parts = [
+        write_audio(
+            tmp_path / f"{rate}.mp3",
+            tones(2 * rate, 2, rate),
+            rate,
+            "libmp3lame",
+            sample_format="fltp",
+        ).read_bytes()
+        for rate in (44100, 48000)
+    ]
+    (tmp_path / "joined.mp3").write_bytes(b"".join(parts))
+    with pytest.raises(NotAudioError, match="change within the file"):
+        read_audio(tmp_path / "joined.mp3")
+
+
 def test_a_damaged_middle_is_survived_and_a_damaged_whole_is_told(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).standard_normal((441_000, 2)).astype(np.float32) * 0.1
     path = write_audio(tmp_path / "damaged.flac", noise, 44100, "flac")

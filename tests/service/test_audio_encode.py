@@ -116,12 +116,19 @@ def test_the_same_sound_gives_the_same_bytes(tmp_path: Path) -> None:
         assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
-def test_no_room_is_an_error_with_its_number(tmp_path: Path) -> None:
+@pytest.mark.parametrize("stem_format", list(StemFormat))
+@pytest.mark.parametrize("missing", [1, 100, 3000])
+def test_not_one_byte_too_few_goes_unnoticed(
+    tmp_path: Path, stem_format: StemFormat, missing: int
+) -> None:
     """A limit on the size of files stands for a full disk: the kernel refuses in the same place."""
+    sound, encoding = tones(100_000), Encoding(stem_format)
+    written(tmp_path / "whole", encoding, sound, 44100)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
+    size = (tmp_path / "whole").stat().st_size
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size - missing, before[1]))
     try:
         with pytest.raises(OSError, match="too large"):
-            written(tmp_path / "big.wav", Encoding(StemFormat.WAV), tones(200_000), 44100)
+            written(tmp_path / "cut", encoding, sound, 44100)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)

@@ -35,6 +35,9 @@ _KEEPS_ITS_PROMISE = {"flac", "mov", "mp4", "m4a", "3gp", "aiff", "w64", "caf"}
 """Formats whose header counts the audio itself. Others estimate it (MP3, AAC), or count the video
 with it (Matroska): there a shortfall proves nothing."""
 
+_PROTECTED = {"drms", "enca", "aavd"}
+"""Codec tags of encrypted sound: FairPlay, Common Encryption, Audible."""
+
 
 @dataclass(frozen=True)
 class AudioFacts:
@@ -155,6 +158,10 @@ def _opened(path: Path) -> Generator[tuple[InputContainer, AudioStream], None, N
                 raise NotAudioError(
                     "The audio has a codec that FFmpeg cannot decode, or is protected (DRM)."
                 )
+            if stream.codec_context.codec_tag in _PROTECTED:
+                raise NotAudioError(
+                    "The audio is protected (DRM) and cannot be decoded. Use a copy without it."
+                )
             yield container, stream
 
 
@@ -221,6 +228,6 @@ def _cut_short(declared: float, held: float) -> NotAudioError:
 
 def _damaged(held: float, promised: float) -> NotAudioError:
     return NotAudioError(
-        f"The file is damaged: of {promised:.1f} s only {held:.1f} s could be decoded. "
-        "Copy or download it again."
+        f"The file is damaged or protected (DRM): of {promised:.1f} s only {held:.1f} s could be "
+        "decoded. Copy or download it again."
     )

@@ -20,11 +20,12 @@ from numpy.typing import NDArray
 
 from stemserve.audio import Block
 from stemserve.separation.medians import running_median
+from stemserve.separation.presets import STEMS
 from stemserve.separation.spectral import Grid, Slab, Spectra, Synthesis, analyse, triples
 
-Floats = NDArray[np.float32]
+__all__ = ["STEMS", "Tuning", "separate"]
 
-STEMS = ("vocals", "instrumental", "drums", "bass", "other")
+Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -127,12 +128,13 @@ class _Heard:
 
 @dataclass(frozen=True)
 class _Sung:
-    """A slab with its voice, and the magnitudes of what is left."""
+    """A slab with its voice, [1, frames, bins] and the same on both sides, and what is left."""
 
     slab: Slab
     voice: Spectra
     band: Spectra
     magnitude: Floats
+    """Of the band, its channels added up, [frames, bins]."""
 
 
 def _parts(
@@ -142,7 +144,7 @@ def _parts(
     voice_out, drums_out, bass_out = (Synthesis(plan.grid) for _ in range(3))
     for before, sung, after in triples(_sung(slabs, plan, tuning)):
         mix = sung.slab.mix
-        out = {"vocals": voice_out.finish(sung.voice)}
+        out = {"vocals": np.repeat(voice_out.finish(sung.voice), mix.shape[1], axis=1)}
         out["instrumental"] = mix - out["vocals"]
         if split:
             upright = _percussive(
@@ -172,8 +174,7 @@ def _sung(slabs: Iterable[Slab], plan: _Plan, tuning: Tuning) -> Iterator[_Sung]
         )
         mask = _central(spectra, tuning) * plan.voice_range
         mask *= 1 - upright
-        middle = spectra.mean(axis=0, keepdims=True)
-        voice = np.repeat(middle * mask, len(spectra), axis=0)
+        voice: Spectra = spectra.mean(axis=0, keepdims=True) * mask
         band = spectra - voice
         yield _Sung(heard.slab, voice, band, np.abs(band).sum(axis=0))
 

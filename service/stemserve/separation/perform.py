@@ -49,6 +49,8 @@ def perform(task: SeparationTask, emit: Emit) -> Finished:
         facts = probe(task.input_path)
     except FileNotFoundError as error:
         raise NotAudioError("The input is no longer there. Send it again.") from error
+    width = "mono" if facts.channels == 1 else "stereo"
+    emit(Logged(line=f"{facts.seconds:.1f} s in {width} at {facts.rate} Hz, by {recipe.name}"))
     for remark in facts.remarks:
         emit(Logged(line=remark))
     progress.cut(facts, task.cut_points)
@@ -56,7 +58,10 @@ def perform(task: SeparationTask, emit: Emit) -> Finished:
     with _partial_directory(task.output_dir) as partial:
         frames = _separate(task, separator, facts, partial, progress)
         progress.begin("conversion")
-        results = [_result(path) for path in sorted(partial.iterdir())]
+        results = []
+        for path in sorted(partial.iterdir()):
+            results.append(_result(path))
+            progress.report()
         for result in results:
             (partial / result.name).replace(task.output_dir / result.name)
     progress.end()
@@ -147,7 +152,7 @@ class _Progress:
     def begin(self, task: str) -> None:
         """One of the template's tasks begins, which ends the one before."""
         self.states = dict.fromkeys(self.states, TaskState.DONE) | {task: TaskState.RUNNING}
-        self._report()
+        self.report()
 
     def cut(self, facts: AudioFacts, cut_points: tuple[float, ...]) -> None:
         """The input is known: set up its segments."""
@@ -156,14 +161,14 @@ class _Progress:
             range(SEGMENT_SECONDS, int(facts.seconds) + 1, SEGMENT_SECONDS)
         )
         self.ends = [end for p in points if 0 < (end := round(p * facts.rate)) < facts.frames]
-        self._report()
+        self.report()
 
     def reach(self, frames: int) -> None:
         """So many frames are separated and written."""
         segments = self._completed()
         self.frames = frames
         if self._completed() > segments or monotonic() - self._reported > _REPORT_SECONDS:
-            self._report()
+            self.report()
 
     def end(self) -> None:
         """All is done."""
@@ -171,10 +176,8 @@ class _Progress:
         total = len(self.ends) + 1
         self._send(Details(completed_segments=total, total_segments=total, percent=100))
 
-    def _completed(self) -> int:
-        return sum(end <= self.frames for end in self.ends)
-
-    def _report(self) -> None:
+    def report(self) -> None:
+        """Say how far it is."""
         total = len(self.ends) + 1 if self.expected else 0
         # The packets' count is not exact for every codec: 100 is said when all is in place.
         share = min(self.frames / self.expected, 0.99) if self.expected else 0
@@ -185,6 +188,9 @@ class _Progress:
                 percent=round(100 * share, 2),
             )
         )
+
+    def _completed(self) -> int:
+        return sum(end <= self.frames for end in self.ends)
 
     def _send(self, details: Details) -> None:
         self._reported = monotonic()
