@@ -182,6 +182,8 @@ class Runner:
         except StemserveError as error:
             await self._fail(job, str(error), error.type)
             return
+        self._log(job.job_id, f"separating with {job.content.preset} on {self.device}")
+        _log.info("job %s: separating", job.job_id)
         try:
             await process.send(self._task(job, path))
             while not await self._note(job, await process.event(self._settings.stall_timeout)):
@@ -192,12 +194,13 @@ class Runner:
 
     async def _input(self, job: StoredJob) -> Path:
         """The job's input on disk, fetched if it is not there yet."""
-        if job.input_sha256 is not None:
-            return self._inputs.path(job.input_sha256)
+        sha256, url = job.input_sha256, job.content.input_url
+        if sha256 is not None and (url is None or self._inputs.find(sha256) is not None):
+            return self._inputs.path(sha256)
         from stemserve.fetch import fetch  # its HTTP client would slow every start down
 
         self._log(job.job_id, "fetching the input")
-        async with aclosing(fetch(str(job.content.input_url), self._settings)) as chunks:
+        async with aclosing(fetch(str(url), self._settings)) as chunks:
             found = await self._inputs.store(chunks)
         await run_sync(self._store.fetched, job.job_id, found.sha256)
         self._log(job.job_id, f"fetched {found.size} bytes")

@@ -6,8 +6,9 @@ import ipaddress
 import logging
 import signal
 import socket
+import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 
 import anyio
 import uvicorn
@@ -42,29 +43,34 @@ def serve(settings: Settings) -> None:
     Raises:
         SettingsError: the socket or the data directory cannot be used, or are not to be.
     """
-    listening = listen(settings)
+    with listen(settings) as listening, _opened(settings) as parts:
+        anyio.run(_serve, parts, listening)
+
+
+@contextmanager
+def _opened(settings: Settings) -> Iterator[Parts]:
+    """The parts over the data directory, which is this process's own until they are closed."""
+    folder = settings.data_dir
     try:
-        settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-        held = lock(settings.data_dir / "worker.lock")
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        held = lock(folder / "worker.lock")
+        if held is None:
+            raise SettingsError(
+                f"data_dir: another worker runs on {folder}. Give each one its own."
+            )
+        inputs = Inputs(folder / "inputs", settings.input_limit, settings.keep_free)
+        store = Store(folder / "jobs.sqlite3")
     except OSError as error:
+        raise SettingsError(f"data_dir: {error}. Choose a folder to write to.") from error
+    except sqlite3.Error as error:
         raise SettingsError(
-            f"data_dir: {error}. Choose a folder that can be written to."
+            f"data_dir: {folder / 'jobs.sqlite3'} cannot be used: {error}. Move it out of the way."
         ) from error
-    if held is None:
-        raise SettingsError(
-            f"data_dir: another worker runs on {settings.data_dir}. Give each one its own."
-        )
-    with held, listening:
-        store = Store(settings.data_dir / "jobs.sqlite3")
+    with held, closing(store):
         waiting = store.requeue()
         if waiting:
             _log.info("%d job(s) were cut short and will run again", waiting)
-        inputs = Inputs(settings.data_dir / "inputs", settings.input_limit, settings.keep_free)
-        parts = Parts(settings, store, inputs, Runner(settings, store, inputs))
-        try:
-            anyio.run(_serve, parts, listening)
-        finally:
-            store.close()
+        yield Parts(settings, store, inputs, Runner(settings, store, inputs))
 
 
 def listen(settings: Settings) -> socket.socket:

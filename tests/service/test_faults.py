@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import socket
 import subprocess
@@ -152,17 +151,28 @@ def test_sigterm_ends_both_and_keeps_the_job(worker: RunningWorker, client: http
             until(client_again, job_id, "running")
 
 
-def test_two_workers_do_not_share_a_data_directory(worker: RunningWorker) -> None:
-    second = subprocess.run(
-        [sys.executable, "-m", "stemserve", "serve", "--port", "0"],
-        env={**os.environ, "STEMSERVE_DATA_DIR": str(worker.data_dir)},
+def refusal(data_dir: Path) -> str:
+    """What a worker says that cannot start on that data directory."""
+    done = subprocess.run(
+        [sys.executable, "-m", "stemserve", "serve", "--port", "0", "--data-dir", str(data_dir)],
         capture_output=True,
         text=True,
         timeout=60,
     )
-    assert second.returncode == 2
-    assert "another worker" in second.stderr
-    assert "Traceback" not in second.stderr
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    return done.stderr
+
+
+def test_two_workers_do_not_share_a_data_directory(worker: RunningWorker) -> None:
+    assert "another worker" in refusal(worker.data_dir)
+
+
+def test_a_broken_job_store_is_named(data_dir: Path) -> None:
+    data_dir.mkdir()
+    (data_dir / "jobs.sqlite3").write_bytes(b"no database at all" * 1000)
+    assert "jobs.sqlite3" in refusal(data_dir)
+    assert (data_dir / "jobs.sqlite3").read_bytes() == b"no database at all" * 1000
 
 
 def test_a_caller_that_goes_away_in_mid_upload(worker: RunningWorker, client: httpx.Client) -> None:
