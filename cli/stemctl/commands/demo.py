@@ -40,7 +40,7 @@ def demo(
             print(f"  {name:16} {seconds:6.1f} s" + ("  failed" if name == done.failed else ""))
         if done.failed is None:
             print(f"\nThe stems are in {done.stems}:")
-            for stem in sorted(done.stems.iterdir()):
+            for stem in sorted(done.stems.glob("[!.]*")):
                 print(f"  {stem.name:20} {stem.stat().st_size / 1e6:6.2f} MB")
         if done.destroyed:
             print("\nThe fleet is destroyed: nothing is left running.")
