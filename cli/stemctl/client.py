@@ -7,7 +7,9 @@ pauses or the one that the worker asks for; everything else is a `WorkerError` a
 from __future__ import annotations
 
 import hashlib
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -41,6 +43,7 @@ TIMEOUT = httpx.Timeout(30, connect=5)
 """Seconds without a byte before a call is given up; it bounds pauses, not long transfers."""
 
 RETRY_FOR_S = 30.0
+"""No short call is begun again after that; a transfer that breaks is, however long it took."""
 LONGEST_PAUSE_S = 30.0
 CHUNK = 1 << 20
 
@@ -89,11 +92,13 @@ class Worker:
     def __init__(self, endpoint: Endpoint, token: str | None, *, attempts: int = 5) -> None:
         self.endpoint = endpoint
         self._attempts = attempts
+        parts = urlsplit(endpoint.url)
         self._http = httpx.AsyncClient(
             base_url=endpoint.url,
             headers={"Authorization": f"Bearer {token}"} if token else {},
             timeout=TIMEOUT,
-            trust_env=urlsplit(endpoint.url).hostname not in LOOPBACK,  # no proxy to ourselves
+            trust_env=parts.hostname not in LOOPBACK,  # no proxy to ourselves
+            verify=_certificates() if parts.scheme == "https" else False,
         )
 
     @property
@@ -177,7 +182,7 @@ class Worker:
                 headers={"Content-Length": str(size), "Content-Type": "application/octet-stream"},
             )
 
-        self._parse(Input, await self._retry(put))
+        self._parse(Input, await self._retry(put, within=None))
 
     async def download(self, job_id: str, file: ResultFile, place: Path, moved: Moved) -> None:
         """Bring one result to ``place``, and see that its bytes are those that were announced.
@@ -204,7 +209,7 @@ class Worker:
             return response
 
         try:
-            response = await self._retry(get)
+            response = await self._retry(get, within=None)
         except _GarbledError:
             raise WorkerError(
                 f"worker {self.slot}: {file.name} arrived damaged each time: submit it again"
@@ -217,11 +222,15 @@ class Worker:
         return self._parse(model, response)
 
     async def _retry(
-        self, call: Callable[[], Awaitable[httpx.Response]], final: int | None = None
+        self,
+        call: Callable[[], Awaitable[httpx.Response]],
+        *,
+        final: int | None = None,
+        within: float | None = RETRY_FOR_S,
     ) -> httpx.Response:
         try:
             async for attempt in stamina.retry_context(
-                on=_pause, attempts=self._attempts, timeout=RETRY_FOR_S, wait_initial=0.2
+                on=_pause, attempts=self._attempts, timeout=within, wait_initial=0.2
             ):
                 with attempt:
                     response = await call()
@@ -264,6 +273,12 @@ class Worker:
         return RefusedError(
             f"worker {self.slot}: {detail}", response.status_code, kind, detail, pause
         )
+
+
+@cache
+def _certificates() -> ssl.SSLContext:
+    """Who is believed; loading them takes longer than many a call, so all workers share them."""
+    return httpx.create_ssl_context()
 
 
 def _job(job_id: str, call: str = "") -> str:

@@ -146,7 +146,7 @@ def put_in_place(staged: Path, place: Path, record: Record) -> None:
     try:
         staged.rename(place)
     except OSError as error:
-        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR) or not place.is_dir():
             raise
     else:
         return

@@ -13,7 +13,7 @@ from stemctl.client import Worker
 from stemctl.errors import WorkerError
 from stemctl.stack import Endpoint, Fleet
 
-AT_ONCE = 32
+AT_ONCE = 200
 ATTEMPTS = 2
 
 Answer = TypeVar("Answer")

@@ -89,14 +89,13 @@ async def run(inputs: Inputs, fleet: Fleet, asked: Asked) -> Report:
 
 async def _probe(fleet: Fleet) -> list[Probe]:
     """Every worker, once those that have just started know their presets."""
-    probes: list[Probe] = []
-    with anyio.move_on_after(MODELS_FOR_S):
-        while True:
-            probes = await probe_fleet(fleet)
-            if all(probe.status is None or probe.status.presets for probe in probes):
-                break
-            await anyio.sleep(0.5)
-    return probes
+    deadline = anyio.current_time() + MODELS_FOR_S
+    while True:
+        probes = await probe_fleet(fleet)
+        known = all(probe.status is None or probe.status.presets for probe in probes)
+        if known or anyio.current_time() > deadline:
+            return probes
+        await anyio.sleep(0.5)
 
 
 def _before(track: Track, asked: Asked, wanted: Wanted) -> Outcome | None:

@@ -113,6 +113,14 @@ def test_a_folder_of_folders_is_not_in_the_way(song: Path, out: Path) -> None:
     assert done(bring(out, file_origin(song)), song)
 
 
+def test_a_place_that_is_a_link_to_a_folder_is_used(song: Path, out: Path, tmp_path: Path) -> None:
+    out.mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    (out / "song").symlink_to(tmp_path / "elsewhere")
+    assert done(bring(out, file_origin(song)), song)
+    assert listing(tmp_path / "elsewhere") == [RECORD, "drums.wav", "vocals.wav"]
+
+
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_a_file_in_the_way_is_never_replaced(song: Path, out: Path, *, overwrite: bool) -> None:
     out.mkdir()
