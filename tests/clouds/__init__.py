@@ -1,0 +1,1 @@
+"""The clouds, emulated on loopback: strict, faulty as told, on a clock that can be driven."""
