@@ -39,9 +39,16 @@ def slot_label(
 ) -> str:
     """``{project}.{stack}.{group}-{i}.{hash8}``.
 
-    The price cap is not in the hash: it holds for the next machine, and for this one only if it
-    costs more. ``fingerprint`` stands for the token, which a worker is given once, at its start.
+    ``fingerprint`` stands for the token, which a worker is given once, at its start. Of the filter
+    only what is asked for is in the hash, so that a new kind of wish leaves the labels there are as
+    they are; and not the price cap, which holds for the next machine, and for this one only if it
+    costs more.
     """
-    machine = {key: value for key, value in asdict(want).items() if key != "max_usd_per_hour"}
-    fixed = json.dumps([preset, image, machine, fingerprint], sort_keys=True)
+    anything = asdict(GpuFilter())
+    asked = {
+        key: value
+        for key, value in asdict(want).items()
+        if key != "max_usd_per_hour" and value != anything[key]
+    }
+    fixed = json.dumps([preset, image, asked, fingerprint], sort_keys=True)
     return f"{prefix}{slot}.{hashlib.sha256(fixed.encode()).hexdigest()[:8]}"

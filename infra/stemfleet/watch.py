@@ -65,6 +65,7 @@ class _Slot:
         self.since = time.monotonic()
         self.starts = 1
         self.missing = 0
+        self.avoid: frozenset[str] = frozenset()
         self.machine: Machine | None = None
         self.probe: Future[float] | None = None
         self.state = "its machine is not listed yet"
@@ -213,9 +214,12 @@ class Watch:
             one.failure = f"{reason} ({STARTS} workers were tried)"
             return
         self.say(f"{one.wanted.slot} is replaced: {reason}")
+        if one.machine is not None and one.machine.host:
+            one.avoid |= {one.machine.host}
+        wanted = one.wanted
         try:
-            one.wanted.cloud.destroy(one.wanted.spec.label)
-            one.machine = one.wanted.cloud.rent(one.wanted.want, one.wanted.spec)
+            wanted.cloud.destroy(wanted.spec.label)
+            one.machine = wanted.cloud.rent(wanted.want, wanted.spec, one.avoid)
         except CloudError as error:
             one.failure = f"{reason}. No other worker could be had: {error}"
             return
