@@ -36,6 +36,7 @@ def serve(
     from stemserve.settings import Settings
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # it logs whole URLs, secrets and all
     try:
         serve(
             Settings.load(

@@ -27,6 +27,18 @@ class PresetUnavailableError(StemserveError):
     type = "preset-unavailable"
 
 
+class DamagedWeightsError(PresetUnavailableError):
+    """A file of weights is not what its digest says: cut short, replaced, another model's."""
+
+    type = "weights-damaged"
+
+
+class WeightsFetchError(StemserveError):
+    """A file of weights could not be fetched, or what came was not what it should be."""
+
+    type = "weights-not-fetched"
+
+
 class UnknownNameError(StemserveError):
     """No preset or stem of that name. ``choices`` holds the names there are, the nearest first."""
 

@@ -40,6 +40,7 @@ STATUSES: dict[type[errors.StemserveError], HTTPStatus] = {
 """The status of each error that a call can end with."""
 
 _PLAIN = {
+    HTTPStatus.BAD_REQUEST: ("bad-request", "The body cannot be read as JSON."),
     HTTPStatus.NOT_FOUND: ("not-found", "There is nothing at this address; see /openapi.json."),
     HTTPStatus.METHOD_NOT_ALLOWED: (
         "method-not-allowed",

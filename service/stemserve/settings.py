@@ -59,7 +59,8 @@ class Settings(BaseSettings):
     separation_command: tuple[str, ...] = Field(
         (sys.executable, "-m", "stemserve.separation"),
         min_length=1,
-        description="Starts the separation process; put nice, numactl and the like before it",
+        description="Starts the separation process (in the environment: a JSON list);"
+        " put nice, numactl and the like before it",
     )
     start_timeout: float = Field(300, gt=0, description="The separation process is up by then")
     stall_timeout: float = Field(1800, gt=0, description="It is restarted when silent for longer")

@@ -189,6 +189,18 @@ def test_limits(
     assert not list((worker.data_dir / "inputs").glob(".*"))
 
 
+def test_the_secrets_of_a_url_are_not_logged(
+    client: httpx.Client, worker: RunningWorker, source: tuple[str, list[str]]
+) -> None:
+    url, asked = source
+    signed = url.replace("http://", "http://user:hidden-word@") + "/ok?signature=hidden-mark"
+    job = fetched(client, signed)
+    assert job["status"] == "completed"
+    assert any("hidden-mark" in line for line in asked)
+    log = client.get(f"/job/{job['job_id']}/logs").json()["logs"]
+    assert "hidden" not in worker.log.read_text() + log + str(job)
+
+
 def test_hosts_that_do_not_answer(client: httpx.Client) -> None:
     for url in ("http://127.0.0.1:1/", "http://host.invalid/a"):
         assert fetched(client, url)["error_type"] == "fetch-failed"

@@ -181,6 +181,7 @@ def test_an_input_goes_with_its_last_job(client: httpx.Client) -> None:
 def test_no_json_at_all(client: httpx.Client) -> None:
     headers = {"Content-Type": "application/json"}
     is_problem(client.post("/job", content=b"{oops", headers=headers), 422, "invalid-request")
+    is_problem(client.post("/job", content=b'"\xff"', headers=headers), 400, "bad-request")
 
 
 def test_an_input_that_was_never_uploaded(client: httpx.Client) -> None:

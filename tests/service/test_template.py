@@ -121,6 +121,7 @@ def song_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         file.setsampwidth(2)
         file.setframerate(RATE)
         file.writeframes((stereo * 32767).astype("<i2").tobytes())
+    (folder / "empty.wav").touch()
     (folder / "page.html").write_text("<html>no song here</html>")
     with file_server(folder) as url:
         yield url
@@ -206,7 +207,11 @@ def test_the_log_the_list_and_the_end(demucs: DemucsClient, song_url: str) -> No
 
 @pytest.mark.parametrize(
     ("path", "error_type", "told"),
-    [("page.html", "not-audio", ""), ("none.wav", "fetch-failed", "404")],
+    [
+        ("page.html", "not-audio", ""),
+        ("empty.wav", "not-audio", "empty"),
+        ("none.wav", "fetch-failed", "404"),
+    ],
 )
 def test_a_url_without_a_song_fails_with_a_sentence(
     demucs: DemucsClient, song_url: str, path: str, error_type: str, told: str
