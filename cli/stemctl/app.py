@@ -15,7 +15,6 @@ after it has said what.
 from __future__ import annotations
 
 import importlib
-import json
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -75,6 +74,8 @@ class _Commands(TyperGroup):
 
 def _show(message: str, kind: str, *, as_json: bool) -> None:
     if as_json:
+        import json
+
         print(json.dumps({"error": message, "type": kind}))
     else:
         print(f"stemctl: {message}", file=sys.stderr)

@@ -25,6 +25,7 @@ from stemctl.wanted import Wanted
 
 RECORD = ".stemctl.json"
 STAGING_PREFIX = ".stemctl-"
+LOCK = "lock"
 
 
 class Origin(BaseModel):
@@ -179,11 +180,14 @@ class Staging:
         """
         try:
             self.out.mkdir(parents=True, exist_ok=True)
-            for left in self.out.glob(f"{STAGING_PREFIX}*/"):
-                if _lock(left):
-                    shutil.rmtree(left, ignore_errors=True)
-            self.folder = Path(tempfile.mkdtemp(prefix=STAGING_PREFIX, dir=self.out))
-            self._lock = _lock(self.folder)
+            for lock in self.out.glob(f"{STAGING_PREFIX}*/{LOCK}"):
+                if _locked(lock):
+                    shutil.rmtree(lock.parent, ignore_errors=True)
+            for _ in range(3):
+                self.folder = Path(tempfile.mkdtemp(prefix=STAGING_PREFIX, dir=self.out))
+                self._lock = _locked(self.folder / LOCK)
+                if self._lock:
+                    break  # else another run has just taken it for what a killed one left
         except OSError as error:
             raise InputError(cannot_write(error, self.out)) from error
         return self
@@ -206,9 +210,9 @@ class Staging:
         return folder
 
 
-def _lock(folder: Path) -> IO[bytes] | None:
-    """The folder's lock, held until it is closed; None where another process holds it."""
-    file = (folder / "lock").open("wb")
+def _locked(path: Path) -> IO[bytes] | None:
+    """The lock, held until it is closed; None where another process has it, or none can be had."""
+    file = path.open("wb")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:

@@ -18,7 +18,7 @@ class End(StrEnum):
     """It had been done before."""
     FAILED = "failed"
     LEFT = "left"
-    """The run ended before the track was its turn."""
+    """The run ended before it was this track's turn."""
 
 
 @dataclass(frozen=True)

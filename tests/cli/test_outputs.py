@@ -161,6 +161,7 @@ def test_a_run_clears_away_what_a_killed_one_left_and_not_what_a_live_one_has(ou
     left = out / ".stemctl-left"
     left.mkdir(parents=True)
     (left / "half.wav").write_text("half")
+    (left / "lock").touch()
     with Staging(out) as first, Staging(out) as second:
         assert first.track("a").is_dir()
         assert second.track("a").is_dir()
