@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import logging
-from pathlib import Path
-from typing import Annotated
-
 import typer
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+from stemserve.commands import serve, weights
+from stemserve.commands.frame import Commands
+
+app = typer.Typer(
+    cls=Commands, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
+)
 
 
 @app.callback()
@@ -16,42 +17,8 @@ def stemserve() -> None:
     """The worker: separates songs into stems, over HTTP."""
 
 
-@app.command()
-def serve(
-    host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
-    port: Annotated[int | None, typer.Option(help="Port to listen on; 0: any free one.")] = None,
-    socket_fd: Annotated[
-        int | None, typer.Option(help="A listening TCP socket inherited from the parent.")
-    ] = None,
-    data_dir: Annotated[
-        Path | None, typer.Option(help="Where jobs, inputs and results are kept.")
-    ] = None,
-    label: Annotated[str | None, typer.Option(help="The worker's name, for people.")] = None,
-    preset: Annotated[str | None, typer.Option(help="Preset of a job that names none.")] = None,
-    queue_limit: Annotated[int | None, typer.Option(help="Jobs that may wait.")] = None,
-) -> None:
-    """Serve on one port. Every setting is also a STEMSERVE_… variable; the token only is one."""
-    from stemserve.errors import StemserveError
-    from stemserve.server import serve
-    from stemserve.settings import Settings
-
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)  # it logs whole URLs, secrets and all
-    try:
-        serve(
-            Settings.load(
-                host=host,
-                port=port,
-                socket_fd=socket_fd,
-                data_dir=data_dir,
-                label=label,
-                preset=preset,
-                queue_limit=queue_limit,
-            )
-        )
-    except StemserveError as error:
-        typer.echo(f"stemserve: {error}", err=True)
-        raise typer.Exit(2) from None
+for module in (serve, weights):
+    module.register(app)
 
 
 def main() -> None:

@@ -16,7 +16,7 @@ from anyio.abc import TaskGroup
 from anyio.to_thread import run_sync
 
 from stemserve.errors import DiskFullError, NoSuchJobError, SeparationDiedError, StemserveError
-from stemserve.files import lock
+from stemserve.files import full_disk_told, lock
 from stemserve.inputs import Inputs
 from stemserve.jobfiles import JobFiles
 from stemserve.jobs import StoredJob
@@ -178,14 +178,14 @@ class Runner:
         if not await run_sync(self._store.is_running, job.job_id):
             return  # cancelled before `cancel` could see it here
         try:
-            path = await self._input(job)
-        except StemserveError as error:
-            await self._fail(job, str(error), error.type)
+            task = self._task(job, await self._input(job))
+        except (StemserveError, OSError) as error:
+            await self._fail(job, str(error), getattr(error, "type", "input-unreadable"))
             return
         self._log(job.job_id, f"separating with {job.content.preset} on {self.device}")
         _log.info("job %s: separating", job.job_id)
         try:
-            await process.send(self._task(job, path))
+            await process.send(task)
             while not await self._note(job, await process.event(self._settings.stall_timeout)):
                 pass
         except SeparationDiedError as error:
@@ -208,7 +208,8 @@ class Runner:
 
     def _task(self, job: StoredJob, path: Path) -> SeparationTask:
         folder = self.files(job.job_id).folder
-        folder.mkdir(parents=True, exist_ok=True)
+        with full_disk_told():
+            folder.mkdir(parents=True, exist_ok=True)
         return SeparationTask(
             job_id=job.job_id,
             input_path=path,
@@ -251,6 +252,8 @@ class Runner:
     ) -> None:
         message = f"{error} That happened {ATTEMPTS} times over this job; its log says more."
         after = await run_sync(self._store.interrupted, job.job_id, message, error.type, ATTEMPTS)
+        if after is None:
+            return
         self._log(job.job_id, f"attempt {after.attempts} of {ATTEMPTS}: {error}")
         if after.status is JobStatus.FAILED:
             await self._abandon(process, job)

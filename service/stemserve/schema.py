@@ -248,6 +248,15 @@ class Ready(Contract):
     reason: str | None = None
 
 
+class WeightsLicence(Contract):
+    """On what terms a preset's weights may be used, as far as that is known."""
+
+    file: str = Field(description="The name that the weights were published under")
+    granted: bool = Field(description="Whether somebody entitled to it granted a licence")
+    name: str
+    says: str = Field(description="What is known of the terms, in whose words")
+
+
 class Preset(Contract):
     """A named recipe, and whether this worker can serve it."""
 
@@ -256,6 +265,9 @@ class Preset(Contract):
     stems: list[StemName]
     available: bool
     lacks: str | None = Field(None, description="What is missing, and how to get it")
+    licences: list[WeightsLicence] | None = Field(
+        None, description="Of the weights it uses; null: the worker does not tell"
+    )
 
 
 class Status(Contract):

@@ -78,18 +78,14 @@ def listen(settings: Settings) -> socket.socket:
     try:
         if settings.socket_fd is not None:
             listening = socket.socket(fileno=settings.socket_fd)
+            _check_open_to(str(listening.getsockname()[0]), settings)
         else:
-            family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-            listening = socket.socket(family, socket.SOCK_STREAM)
+            found = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)
+            family, kind, _, _, address = found[0]
+            _check_open_to(str(address[0]), settings)
+            listening = socket.socket(family, kind)
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listening.bind((settings.host, settings.port))
-        host = str(listening.getsockname()[0])
-        if settings.token is None and not ipaddress.ip_address(host).is_loopback:
-            listening.close()
-            raise SettingsError(
-                f"host: without a token nobody beyond this machine may be served, so {host} is"
-                f" refused. Set {ENV_PREFIX}TOKEN, or listen on 127.0.0.1."
-            )
+            listening.bind(address)
         listening.listen(BACKLOG)
     except (OSError, ValueError) as error:
         if settings.socket_fd is not None:
@@ -97,9 +93,18 @@ def listen(settings: Settings) -> socket.socket:
                 f"socket_fd: descriptor {settings.socket_fd} is no TCP socket: {error}."
             ) from error
         raise SettingsError(
-            f"cannot listen on {settings.host}:{settings.port}: {error}. Choose another port."
+            f"cannot listen on {settings.host}:{settings.port}: {error}. Choose another."
         ) from error
     return listening
+
+
+def _check_open_to(host: str, settings: Settings) -> None:
+    """Raise `SettingsError` if strangers could reach ``host`` and no token keeps them out."""
+    if settings.token is None and not ipaddress.ip_address(host.partition("%")[0]).is_loopback:
+        raise SettingsError(
+            f"host: without a token nobody beyond this machine may be served, so {host} is"
+            f" refused. Set {ENV_PREFIX}TOKEN, or listen on 127.0.0.1."
+        )
 
 
 async def _serve(parts: Parts, listening: socket.socket) -> None:

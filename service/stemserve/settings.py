@@ -3,8 +3,8 @@
 The variable of a setting is its name in capitals behind ``STEMSERVE_``: ``STEMSERVE_QUEUE_LIMIT``.
 Flags of ``stemserve serve`` win over the environment. The token has no flag, for every process of
 a machine may read the command lines of the others. The separation process inherits the
-environment, less the token, and reads one variable of its own from it: ``STEMSERVE_WEIGHTS``, the
-directory of the networks' weights (`stemserve.weights.files`).
+environment, less the token, and reads two variables from it: ``STEMSERVE_LICENCE``, and
+``STEMSERVE_WEIGHTS``, the directory of the networks' weights (`stemserve.weights.files`).
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from stemserve.errors import SettingsError
 from stemserve.schema import PORT, PresetName
+from stemserve.weights.licences import LicencePolicy
 
 ENV_PREFIX = "STEMSERVE_"
 
@@ -45,6 +46,9 @@ class Settings(BaseSettings):
     label: str = Field("", description="The worker's name, for people and process lists")
     preset: PresetName = Field("center", description="The preset of a job that names none")
     queue_limit: int = Field(16, ge=1, le=10_000, description="Jobs that may wait")
+    licence: LicencePolicy = Field(
+        LicencePolicy.ANY, description="Refuse presets whose weights carry no grant: granted"
+    )
 
     input_limit: int = Field(4 * 2**30, ge=1, description="The largest input that is taken")
     keep_free: int = Field(

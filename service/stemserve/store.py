@@ -29,6 +29,9 @@ from stemserve.schema import Details, JobStatus, ResultFile, Tasks
 
 CANCELLED = "cancelled"
 
+_BUSY_S = 30.0
+"""How long a lock of somebody who looks into the file by hand is waited for."""
+
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS jobs (
     turn INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -67,7 +70,9 @@ class Store:
 
     def __init__(self, path: Path) -> None:
         self._lock = threading.Lock()
-        self._connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+        self._connection = sqlite3.connect(
+            path, timeout=_BUSY_S, check_same_thread=False, isolation_level=None
+        )
         self._connection.row_factory = sqlite3.Row
         self._connection.execute("PRAGMA journal_mode = WAL")
         self._connection.execute("PRAGMA synchronous = NORMAL")
@@ -171,8 +176,7 @@ class Store:
     def is_running(self, job_id: str) -> bool:
         """Whether the job runs; false for one that is gone."""
         with self._transaction() as db:
-            row = db.execute("SELECT status FROM jobs WHERE job_id = ?", [job_id]).fetchone()
-            return row is not None and row["status"] == JobStatus.RUNNING
+            return _is_running(db, job_id)
 
     def requeue(self) -> int:
         """Let every running job wait again: whoever ran it is gone. Returns how many."""
@@ -201,9 +205,9 @@ class Store:
     def finish(self, job_id: str, results: list[ResultFile], duration_seconds: float) -> None:
         """Note the results of a running job, which is now completed."""
         with self._transaction() as db:
-            job = _get(db, job_id)
-            if job.status is not JobStatus.RUNNING:
+            if not _is_running(db, job_id):
                 return
+            job = _get(db, job_id)
             total = max(job.details.total_segments, 1)
             details = Details(completed_segments=total, total_segments=total, percent=100)
             db.execute(
@@ -220,18 +224,19 @@ class Store:
     def fail(self, job_id: str, error: str, error_type: str) -> None:
         """Note why a running job failed."""
         with self._transaction() as db:
-            if _get(db, job_id).status is JobStatus.RUNNING:
+            if _is_running(db, job_id):
                 _end(db, job_id, JobStatus.FAILED, error, error_type)
 
-    def interrupted(self, job_id: str, error: str, error_type: str, limit: int) -> StoredJob:
+    def interrupted(self, job_id: str, error: str, error_type: str, limit: int) -> StoredJob | None:
         """Note that a running job lost its process.
 
         It waits again, first in the queue, unless this happened for the ``limit``-th time.
+        Returns the job as it is then; None if it did not run.
         """
         with self._transaction() as db:
+            if not _is_running(db, job_id):
+                return None
             job = _get(db, job_id)
-            if job.status is not JobStatus.RUNNING:
-                return job
             db.execute("UPDATE jobs SET attempts = attempts + 1 WHERE job_id = ?", [job_id])
             if job.attempts + 1 < limit:
                 db.execute("UPDATE jobs SET status = 'pending' WHERE job_id = ?", [job_id])
@@ -277,6 +282,11 @@ def _end(
         "UPDATE jobs SET status = ?, ended_at = ?, error = ?, error_type = ? WHERE job_id = ?",
         [status, time.time(), error, error_type, job_id],
     )
+
+
+def _is_running(db: sqlite3.Connection, job_id: str) -> bool:
+    row = db.execute("SELECT status FROM jobs WHERE job_id = ?", [job_id]).fetchone()
+    return row is not None and row["status"] == JobStatus.RUNNING
 
 
 def _get(db: sqlite3.Connection, job_id: str) -> StoredJob:

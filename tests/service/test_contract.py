@@ -24,6 +24,8 @@ acceptance.expected_statuses = [*acceptance.expected_statuses, "400", "422"]
 @schema.parametrize()
 @settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 def test_the_contract(case: schemathesis.Case[Any], worker: RunningWorker) -> None:
+    if isinstance(case.body, dict) and str(case.body.get("input_url")).startswith("http"):
+        case.body["input_url"] = "http://127.0.0.1/"  # nothing else is to be asked for a song
     case.call_and_validate(base_url=worker.url, headers={"Authorization": f"Bearer {worker.token}"})
 
 
