@@ -12,7 +12,14 @@ from dataclasses import dataclass
 
 from stemserve import schema
 from stemserve.errors import UnknownNameError
-from stemserve.weights.files import DIRECTORY_VARIABLE, WeightFile, directory, missing
+from stemserve.weights.files import (
+    DIRECTORY_VARIABLE,
+    WeightFile,
+    directory,
+    how_to_fetch,
+    missing,
+)
+from stemserve.weights.licences import policy, refused
 
 STEMS = ("vocals", "instrumental", "drums", "bass", "other")
 
@@ -34,6 +41,11 @@ class Recipe:
     stems: tuple[str, ...]
     packages: tuple[str, ...] = ()
     networks: tuple[Network, ...] = ()
+
+    @property
+    def weights(self) -> tuple[WeightFile, ...]:
+        """The files of weights that it needs."""
+        return tuple(network.weights for network in self.networks)
 
 
 _DEMUCS_PACKAGES = ("torch", "demucs")
@@ -101,11 +113,13 @@ def lacks(recipe: Recipe) -> str | None:
     packages = [name for name in recipe.packages if importlib.util.find_spec(name) is None]
     if packages:
         return f"needs {' and '.join(packages)}: pip install 'stemfleet[image]'"
-    files = missing(tuple(network.weights for network in recipe.networks))
+    if refusal := refused(recipe.weights, policy()):
+        return refusal
+    files = missing(recipe.weights)
     if files:
         return (
             f"needs the weights {', '.join(files)} in {directory()} "
-            f"(or in another directory, named by {DIRECTORY_VARIABLE})"
+            f"(or in another directory, named by {DIRECTORY_VARIABLE}): {how_to_fetch(recipe.name)}"
         )
     return None
 
@@ -122,6 +136,15 @@ def described() -> list[schema.Preset]:
                 stems=list(recipe.stems),
                 available=lacking is None,
                 lacks=lacking,
+                licences=[
+                    schema.WeightsLicence(
+                        file=file.published,
+                        granted=file.licence.granted,
+                        name=file.licence.name,
+                        says=file.licence.says,
+                    )
+                    for file in recipe.weights
+                ],
             )
         )
     return presets
