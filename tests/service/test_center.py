@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from stemserve.audio import Block
 from stemserve.separation.center import STEMS, separate
 from stemserve.separation.medians import running_median
+from stemserve.separation.separators import Span
 
 from tests.bench import center as bench
 from tests.sample import SONG
@@ -165,3 +166,19 @@ def test_every_stem_is_nearer_to_its_truth_than_the_mix(
 ) -> None:
     assert figures[f"{stem}_sdr_gain_db"] > 3
     assert figures["realtime"] > 1
+
+
+@settings(max_examples=6, deadline=None)
+@given(
+    start=st.integers(0, 390_000),
+    frames=st.integers(1, 200_000),
+    rate=st.sampled_from([8000, 44100]),
+)
+def test_a_span_is_what_the_whole_has_there(start: int, frames: int, rate: int) -> None:
+    sound = noise(400_000, 2)
+    blocks = in_blocks(sound, (65_536,))
+    parts = list(separate(blocks, rate, ["vocals", "drums"], Span(start, start + frames)))
+    whole = separated(sound, rate=rate, stems=["vocals", "drums"])
+    for stem, expected in whole.items():
+        part = np.concatenate([part[stem] for part in parts])
+        np.testing.assert_array_equal(part, expected[start : start + frames])

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from stemserve.audio import Block
 from stemserve.separation.medians import running_median
 from stemserve.separation.presets import STEMS
+from stemserve.separation.separators import WHOLE, Reached, Span, skipped
 from stemserve.separation.spectral import Grid, Slab, Spectra, Synthesis, analyse, triples
 
 __all__ = ["STEMS", "Tuning", "separate"]
@@ -72,35 +73,44 @@ class _Plan:
         )
 
 
+_SETTLING = 4
+"""Slabs before a span after which nothing tells that the sound began with them: one for the
+synthesis, one for each median, and the lead."""
+
+
 def separate(
-    blocks: Iterable[Block], rate: int, stems: Sequence[str], tuning: Tuning | None = None
+    blocks: Iterable[Block],
+    rate: int,
+    stems: Sequence[str],
+    span: Span = WHOLE,
+    reached: Reached | None = None,
+    tuning: Tuning | None = None,
 ) -> Iterator[dict[str, Block]]:
-    """Separate a stream.
+    """Separate a stream; see ``separators.Separator``. ``tuning``: what it listens for.
 
-    Args:
-        blocks: float32 [frames, 1 or 2], of any sizes.
-        rate: samples a second.
-        stems: which of ``STEMS`` are wanted.
-        tuning: what it listens for.
-
-    Yields:
-        Consecutive parts of every wanted stem, all of one length; together as long as the input.
-        vocals + instrumental, and vocals + drums + bass + other, are the input to the last bits
-        of float32.
+    vocals + instrumental, and vocals + drums + bass + other, are the input to the last bits of
+    float32.
     """
     tuning = tuning or Tuning()
     plan = _Plan.of(tuning, rate)
+    slab = plan.grid.slab_samples
+    begin = max(0, span.start // slab - _SETTLING) * slab
     length = _Counter()
-    lead = plan.grid.size - plan.grid.hop
-    parts = _parts(analyse(length.through(blocks), plan.grid), plan, tuning, set(stems))
-    given = -lead
-    for part in parts:
+    heard = analyse(length.through(skipped(blocks, begin)), plan.grid)
+    given = begin - (plan.grid.size - plan.grid.hop)
+    for part in _parts(heard, plan, tuning, set(stems)):
         size = len(next(iter(part.values())))
-        first = max(0, -given)
-        last = min(size, max(length.frames - given, 0)) if length.ended else size
+        last = size if span.end is None else min(size, span.end - given)
+        if length.ended:
+            last = min(last, begin + length.frames - given)
+        first = max(0, span.start - given)
         given += size
         if first < last:
+            if reached:
+                reached(given - size + last - span.start)
             yield {stem: part[stem][first:last] for stem in stems}
+        if span.end is not None and given >= span.end:
+            return
 
 
 class _Counter:

@@ -21,7 +21,7 @@ from stemserve.audio import Block
 from stemserve.audio.resample import Resampler
 from stemserve.separation.checkpoint import load_network
 from stemserve.separation.presets import Network, Recipe
-from stemserve.separation.separators import Separator
+from stemserve.separation.separators import WHOLE, Reached, Separator, Span
 from stemserve.separation.windows import Outputs, Windows, run_windows
 from stemserve.weights.files import verified
 
@@ -34,13 +34,29 @@ def load(recipe: Recipe) -> Separator:
     members = [_Member(network, device) for network in recipe.networks]
 
     def separate(
-        blocks: Iterable[Block], rate: int, stems: Sequence[str]
+        blocks: Iterable[Block],
+        rate: int,
+        stems: Sequence[str],
+        span: Span = WHOLE,
+        reached: Reached | None = None,
     ) -> Iterator[dict[str, Block]]:
         sources = tuple(
             dict.fromkeys("vocals" if stem == "instrumental" else stem for stem in stems)
         )
         running = [member for member in members if set(member.sources) & set(sources)]
-        yield from _separate(blocks, rate, stems, sources, running)
+        at = 0
+        for part in _separate(blocks, rate, stems, sources, running):
+            size = len(next(iter(part.values())))
+            first, last = max(0, span.start - at), size
+            if span.end is not None:
+                last = min(last, span.end - at)
+            at += size
+            if first < last:
+                if reached:
+                    reached(at - size + last - span.start)
+                yield {stem: sound[first:last] for stem, sound in part.items()}
+            if span.end is not None and at >= span.end:
+                return
 
     return separate
 
