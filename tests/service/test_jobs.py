@@ -352,6 +352,14 @@ def test_no_file_but_a_result_can_be_had(client: httpx.Client, file: str) -> Non
     assert sorted(problem["choices"]) == ["instrumental.wav", "vocals.wav"]
 
 
+def test_a_result_that_somebody_removed(client: httpx.Client, worker: RunningWorker) -> None:
+    job_id = post(client, b"copy to lose")
+    ended(client, job_id)
+    (worker.data_dir / "jobs" / job_id / "vocals.wav").unlink()
+    answer = client.get(f"/result/{job_id}", params={"file": "vocals.wav"})
+    assert "removed" in is_problem(answer, 404, "no-such-file")["detail"]
+
+
 @pytest.mark.parametrize("job_id", ["%2e%2e", "..%2f..", "%2fetc", "a%00b", ".%2fa", "%2e"])
 def test_no_id_leads_out_of_the_jobs(
     client: httpx.Client, worker: RunningWorker, job_id: str

@@ -48,9 +48,11 @@ def get_result(
         raise NoSuchFileError(
             f"Job {job_id} has no such file; it has {', '.join(choices)}.", choices
         )
+    path = worker.runner.files(job_id).folder / result.name
+    if not path.is_file():
+        raise NoSuchFileError(f"{file} of job {job_id} was removed from the disk.", [])
     if not _is_range_of(request.headers.get("range", "bytes=0-"), result.size):
         raise BadRangeError(f"{file} has {result.size} bytes; ask for one range of them.")
-    path = worker.runner.files(job_id).folder / result.name
     return FileResponse(
         path,
         media_type=MEDIA_TYPES.get(path.suffix),
