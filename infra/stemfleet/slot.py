@@ -77,10 +77,11 @@ class SlotProvider(ResourceProvider):
         """Another label is another machine; so is a price above a cap that was lowered."""
         replaces = [key for key in FIXED if olds.get(key) != news.get(key)]
         want = gpu_filter(news["want"])
-        over_cap = want.max_usd_per_hour is not None and olds["usdPerHour"] > want.max_usd_per_hour
-        if over_cap or (not replaces and worker_spec(news).label != olds["label"]):
+        cap = want.max_usd_per_hour
+        over_cap = cap is not None and olds.get("usdPerHour", 0) > cap
+        if over_cap or (not replaces and worker_spec(news).label != olds.get("label")):
             replaces.append("want")
-        changes = bool(replaces) or olds["want"] != news["want"]
+        changes = bool(replaces) or olds.get("want") != news["want"]
         return DiffResult(changes=changes, replaces=replaces, delete_before_replace=True)
 
     @shown_plainly
@@ -137,5 +138,17 @@ class LocalWorker(Slot, module="local", name="Worker"):
     """A worker on this machine."""
 
 
-SLOT_TYPES: dict[str, type[Slot]] = {"local": LocalWorker}
+class RunpodPod(Slot, module="runpod", name="Pod"):
+    """A pod on RunPod."""
+
+
+class VastInstance(Slot, module="vast", name="Instance"):
+    """An instance on Vast.ai."""
+
+
+SLOT_TYPES: dict[str, type[Slot]] = {
+    "local": LocalWorker,
+    "runpod": RunpodPod,
+    "vast": VastInstance,
+}
 """The resource type of each cloud's slots."""

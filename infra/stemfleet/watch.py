@@ -11,8 +11,6 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
-import httpx
-
 from stemfleet.clouds.base import (
     Cloud,
     CloudError,
@@ -109,8 +107,8 @@ class Watch:
         """
         # Two for each slot: a probe of a machine that was replaced may not have ended yet.
         threads = min(PROBES, 2 * len(self.slots))
-        with open_client() as client, ThreadPoolExecutor(threads) as pool:
-            self._settle_all(client, pool)
+        with ThreadPoolExecutor(threads) as pool:
+            self._settle_all(pool)
         failures = [f"slot {one.wanted.slot}: {one.failure}" for one in self.slots if one.failure]
         if failures:
             raise FleetError(
@@ -119,7 +117,7 @@ class Watch:
             )
         return [one.proven for one in self.slots if one.proven is not None]
 
-    def _settle_all(self, client: httpx.Client, pool: ThreadPoolExecutor) -> None:
+    def _settle_all(self, pool: ThreadPoolExecutor) -> None:
         next_look = next_word = 0.0
         while open_slots := [one for one in self.slots if not one.settled]:
             now = time.monotonic()
@@ -137,7 +135,7 @@ class Watch:
             for one in open_slots:
                 if one.machine is not None and one.machine.url and one.probe is None:
                     one.probe = pool.submit(
-                        self._attempt, client, one.machine, one.machine.url, one.wanted.spec
+                        self._attempt, one.machine, one.machine.url, one.wanted.spec
                     )
             self._wait(open_slots, next_look - time.monotonic())
             for one in open_slots:
@@ -178,20 +176,21 @@ class Watch:
             if not machine.url:
                 one.state = machine.detail or "its address is not known yet"
 
-    def _attempt(self, client: httpx.Client, machine: Machine, url: str, spec: WorkerSpec) -> float:
+    def _attempt(self, machine: Machine, url: str, spec: WorkerSpec) -> float:
         """The worker's realtime. Waits a little for one that is about to be ready."""
         give_up = time.monotonic() + ATTEMPT_SECONDS
-        while True:
-            try:
-                check_ready(client, url, spec.token, spec.preset)
-                break
-            except NotYetError:
-                if time.monotonic() > give_up:
-                    raise
-                time.sleep(ATTEMPT_POLL_SECONDS)
-        if machine.id in self.known:
-            return self.known[machine.id]
-        return prove(client, url, spec.token, spec.preset, self.deadline)
+        with open_client(url) as client:
+            while True:
+                try:
+                    check_ready(client, url, spec.token, spec.preset)
+                    break
+                except NotYetError:
+                    if time.monotonic() > give_up:
+                        raise
+                    time.sleep(ATTEMPT_POLL_SECONDS)
+            if machine.id in self.known:
+                return self.known[machine.id]
+            return prove(client, url, spec.token, spec.preset, self.deadline)
 
     def _conclude(self, one: _Slot) -> None:
         if one.settled or one.probe is None or one.machine is None or not one.probe.done():

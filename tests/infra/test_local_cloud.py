@@ -189,6 +189,12 @@ def test_a_list_that_cannot_be_read_is_no_empty_list(root: Path) -> None:
         LocalCloud().rent(ANY, spec())
 
 
+def test_the_same_workers_are_found_from_every_directory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STEMFLEET_LOCAL_DIR", "workers")
+    with pytest.raises(CloudError, match="/a/path"):
+        LocalCloud()
+
+
 def test_a_worker_whose_directory_was_removed_is_not_taken_for_whole(cloud: LocalCloud) -> None:
     machine = cloud.rent(ANY, spec())
     shutil.rmtree(cloud.root / machine.label)

@@ -63,7 +63,7 @@ def test_every_worker_is_given_a_song_and_told_apart(cloud: LocalCloud) -> None:
     proven = fleet.watch()
     assert [one.slot for one in proven] == ["dev-0", "dev-1"]
     assert [one.machine for one in proven] == fleet.rented
-    assert [one.realtime for one in proven] == [8, 8]  # 4 s of music in the half second it says
+    assert [one.realtime for one in proven] == [6, 6]  # 3 s of music in the half second it says
     assert [len(probes(one.machine)) for one in proven] == [1, 1]
     assert [line for line in fleet.said if line.startswith("dev-0 is ready")]
 
@@ -96,7 +96,7 @@ def test_a_dud_is_replaced_and_no_other(
     [
         ("dies-in-boot", "no room for the weights"),
         ("fails-job", "out of memory"),
-        ("short-result", "88200 frames"),
+        ("short-result", "66150 frames"),
     ],
 )
 def test_a_slot_that_only_gets_duds_is_given_up_with_its_reason(

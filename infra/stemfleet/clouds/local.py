@@ -59,7 +59,10 @@ class LocalCloud:
         """Workers live under ``root``; default: STEMFLEET_LOCAL_DIR, else the user's state."""
         given = os.environ.get(ROOT_VARIABLE)
         default = Path(given) if given else platformdirs.user_state_path("stemfleet") / "local"
-        self.root = (root or default).expanduser().resolve()
+        self.root = (root or default).expanduser()
+        if not self.root.is_absolute():
+            raise CloudError(f"{ROOT_VARIABLE} is {given!r}: give it from the root, as /a/path")
+        self.root = self.root.resolve()
 
     def offers(self, want: GpuFilter) -> list[Offer]:
         """This machine, always, and for nothing."""
