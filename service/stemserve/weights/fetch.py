@@ -33,7 +33,6 @@ ATTEMPTS = 5
 _PAUSE_S = 0.5
 _LONGEST_PAUSE_S = 8.0
 _TIMEOUT = httpx.Timeout(30.0)
-_CHUNK = 2**18
 _LARGEST = 4 * 2**30
 """Bytes that are taken of a file of unknown size."""
 _LONGEST_FETCH_S = 6 * 3600.0
@@ -84,10 +83,7 @@ def fetch(file: WeightFile, mirror: str | None = None, progress: Progress | None
 
 def _bring(entry: Entry, url: str, path: Path, progress: Progress) -> None:
     part = path.with_name(f"{path.name}.part")
-    # A file of unknown digest could be sewn together from two: it is begun anew.
-    resumed = entry.sha256 is not None and _size(part) > 0
-    if not resumed:
-        part.unlink(missing_ok=True)
+    resumed = _size(part) > 0
     _download(entry, url, part, progress)
     fault = _fault(entry, part)
     if fault and resumed:  # what was left here may have been another file's
@@ -120,7 +116,7 @@ def _download(entry: Entry, url: str, part: Path, progress: Progress) -> None:
             if failures >= ATTEMPTS or time.monotonic() > deadline:
                 raise WeightsFetchError(
                     f"{url} cannot be fetched: {reason}. "
-                    f"{_size(part):,} bytes are kept; the same command goes on from there."
+                    f"{_size(part):,} bytes of it are kept for the next fetch."
                 )
             time.sleep(min(_PAUSE_S * 2**failures, _LONGEST_PAUSE_S))
 
@@ -129,7 +125,8 @@ def _go_on(
     client: httpx.Client, entry: Entry, url: str, part: Path, progress: Progress, deadline: float
 ) -> None:
     """One request for what is missing of ``part``."""
-    start = _size(part)
+    # A file of unknown digest could be sewn together from two: it is begun anew.
+    start = _size(part) if entry.sha256 else 0
     if entry.size is not None and start >= entry.size:
         if start == entry.size:
             return
@@ -150,7 +147,7 @@ def _go_on(
             file.seek(start)
             at = start
             progress(at, limit if limit != _LARGEST else entry.size_about)
-            for chunk in response.iter_raw(_CHUNK):
+            for chunk in response.iter_raw():
                 at += len(chunk)
                 if at > limit:
                     break
