@@ -10,6 +10,7 @@ is the same job, also for the next run.
 from __future__ import annotations
 
 import signal
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 
@@ -28,6 +29,8 @@ from stemctl.trip import JobFailedError, computed, download, job_request, result
 from stemctl.wanted import Wanted
 
 TRIES = 3
+STRIKES = 5
+"""Failures (5xx) in a row of a worker until it is set aside; more than one bad track can cause."""
 BUSY_PAUSE_S = 5.0
 BUSY_FOR_S = 1800.0
 """A worker whose queue is full of others' jobs for so long is set aside."""
@@ -65,6 +68,7 @@ class Dispatch:
         self._goodbye = anyio.CancelScope(shield=True)
         self._begun: dict[str, tuple[Worker, str]] = {}
         self._busy_since: dict[str, float] = {}
+        self._strikes: Counter[str] = Counter()
         self.report = Report(str(staging.out))
 
     async def run(self, tracks: Sequence[Track]) -> Report:
@@ -116,40 +120,43 @@ class Dispatch:
 
     async def _carry(self, worker: Worker, errand: Errand, lanes: _Lanes) -> None:
         """Take one track over a worker, and deal with whatever hinders it."""
+        hindrance: Exception | None = None
         try:
             await self._separate(worker, errand.track, lanes)
-        except _SetAsideError:
-            await self._backlog.put_back(errand)
-        except UnreachableError as error:
-            await self._set_aside(worker, str(error))
-            await self._retry(worker, errand, error)
-        except RefusedError as error:
-            await self._refused(worker, errand, error)
-        except JobFailedError as error:
-            if error.kind in NO_SECOND_TRY:
-                await self._end(self._failure(errand.track, worker, error))
-            else:
-                await self._retry(worker, errand, error)
-                if error.kind == "disk-full":
-                    await self._set_aside(worker, str(error))
-        except InputError as error:
-            await self._end(self._failure(errand.track, None, error))
-        except WorkerError as error:
-            await self._retry(worker, errand, error)
+        except (WorkerError, InputError, _SetAsideError) as error:
+            hindrance = error
+            self._begun.pop(errand.track.place, None)
         finally:
             self._watcher.gone(worker.slot, errand.track)
-        self._begun.pop(errand.track.place, None)
+        match hindrance:
+            case _SetAsideError():
+                await self._backlog.put_back(errand)
+            case InputError():
+                await self._end(self._failure(errand.track, None, hindrance))
+            case JobFailedError() if hindrance.kind in NO_SECOND_TRY:
+                await self._end(self._failure(errand.track, worker, hindrance))
+            case RefusedError():
+                await self._refused(worker, errand, hindrance)
+            case WorkerError():
+                full = isinstance(hindrance, JobFailedError) and hindrance.kind == "disk-full"
+                if full or isinstance(hindrance, UnreachableError):
+                    await self._set_aside(worker, hindrance)
+                await self._retry(worker, errand, hindrance)
 
     async def _refused(self, worker: Worker, errand: Errand, error: RefusedError) -> None:
         if error.status == 429:
-            await self._backlog.put_back(errand)
             now = anyio.current_time()
             if now - self._busy_since.setdefault(worker.slot, now) > BUSY_FOR_S:
-                await self._set_aside(worker, str(error))
-        elif error.status in (401, 403) or error.status >= 500:
+                await self._set_aside(worker, error)
             await self._backlog.put_back(errand)
-            await self._set_aside(worker, str(error))
+        elif error.status in (401, 403, 507):
+            await self._set_aside(worker, error)
+            await self._backlog.put_back(errand)
         else:
+            if error.status >= 500:
+                self._strikes[worker.slot] += 1
+                if self._strikes[worker.slot] >= STRIKES:
+                    await self._set_aside(worker, error)
             await self._retry(worker, errand, error)
 
     async def _retry(self, worker: Worker, errand: Errand, error: WorkerError) -> None:
@@ -157,15 +164,14 @@ class Dispatch:
         if len(errand.tried) >= TRIES:
             await self._end(self._failure(errand.track, worker, error))
         else:
-            self._watcher.said(
-                f"{errand.track.name} goes back into the queue: {worker.slot} said: {error}"
-            )
+            name = errand.track.name
+            self._watcher.said(f"{name} failed on {worker.slot}, back into the queue: {error}")
             await self._backlog.put_back(errand)
 
-    async def _set_aside(self, worker: Worker, reason: str) -> None:
+    async def _set_aside(self, worker: Worker, error: WorkerError) -> None:
         if worker.slot not in self.report.set_aside:
-            self.report.set_aside[worker.slot] = reason
-            self._watcher.said(f"set aside: {reason}")
+            self.report.set_aside[worker.slot] = str(error)
+            self._watcher.said(f"worker {worker.slot} is set aside: {error}")
             await self._backlog.set_aside(worker.slot)
 
     async def _end(self, outcome: Outcome) -> None:
@@ -226,7 +232,8 @@ class Dispatch:
             await self._end(
                 Outcome(track.name, End.DONE, track.place, worker.slot, seconds, realtime)
             )
-        del self._begun[track.place]
+        self._begun.pop(track.place, None)
+        self._strikes[worker.slot] = 0
         with anyio.move_on_after(GOODBYE_S, shield=True), suppress(WorkerError):
             # If it fails: the stems are home, and the worker may keep its own.
             await worker.delete(job.job_id)

@@ -77,7 +77,7 @@ async def run(inputs: Inputs, fleet: Fleet, asked: Asked) -> Report:
             total = len(before) + len(waiting)
             with shown(total, slots) as watcher:
                 for slot, reason in aside.items():
-                    watcher.said(f"set aside: worker {slot}: {reason}")
+                    watcher.said(f"worker {slot} is set aside: {reason}")
                 for outcome in before:
                     watcher.ended(outcome)
                 dispatch = Dispatch(workers, wanted, staging, watcher)

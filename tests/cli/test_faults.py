@@ -217,7 +217,7 @@ def test_a_job_that_fails_is_tried_on_another_worker(
     answer = stemctl("submit", folder, "--out", out, *urls(fleet), "--json")
     assert answer.code == 2
     assert "told to fail" in answer.json["tracks"][0]["error"]
-    assert answer.err.count("goes back into the queue") == 2
+    assert answer.err.count("back into the queue") == 2
     assert all(jobs(worker, "failed") for worker in fleet)
 
 

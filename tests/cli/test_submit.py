@@ -107,7 +107,7 @@ def test_bad_inputs_are_told_and_the_good_ones_are_done(
     assert "is empty" in by_name["empty.wav"]["error"]
     assert "no audio" in by_name["text.mp3"]["error"]
     assert "not there" in by_name["missing.wav"]["error"]
-    assert "goes back" not in answer.err, "what is no audio is tried once"
+    assert "back into" not in answer.err, "what is no audio is tried once"
     assert {name.split("/")[0] for name in tree(out)} == {"good"}
 
 
