@@ -75,24 +75,40 @@ def _trusted() -> ssl.SSLContext:
     return httpx.create_ssl_context()
 
 
-def check_ready(client: httpx.Client, url: str, token: str, preset: str) -> None:
+def check_ready(client: httpx.Client, url: str, token: str) -> None:
     """Return if the worker would start a job now.
 
     Raises:
         NotYetError: it does not answer, or says that it is not ready.
         DudError: it does not know the token.
-        UnfitError: it says that it cannot serve the preset, so waiting is of no use.
     """
     try:
         answer = client.get(f"{url}/ready", headers=_bearer(token), timeout=5.0)
-        if answer.status_code in (401, 403):
-            raise DudError(f"{url} does not know the stack's token")
-        if answer.status_code != httpx.codes.OK:
-            _check_preset(_get(client, f"{url}/status", token), preset)
-            reason = _json(answer).get("reason") or f"answers {answer.status_code}"
-            raise NotYetError(f"{url} is not ready: {reason}")
     except httpx.TransportError as error:
         raise NotYetError(f"no answer from {url} ({error})") from error
+    if answer.status_code in (401, 403):
+        raise DudError(f"{url} does not know the stack's token")
+    if answer.status_code != httpx.codes.OK:
+        reason = _json(answer).get("reason") or f"answers {answer.status_code}"
+        raise NotYetError(f"{url} is not ready: {reason}")
+
+
+def check_preset(client: httpx.Client, url: str, token: str, preset: str) -> None:
+    """Return if the worker serves the preset, or cannot tell yet what it serves.
+
+    Raises:
+        UnfitError: it says that it cannot, so waiting is of no use.
+    """
+    try:
+        status = _get(client, f"{url}/status", token)
+    except (httpx.TransportError, DudError):
+        return
+    presets = {str(row["name"]): row for row in status.get("presets", ())}
+    if presets and preset not in presets:
+        raise UnfitError(f"there is no preset {preset!r}; there are: {', '.join(presets)}")
+    if presets and not presets[preset]["available"]:
+        lacks = presets[preset].get("lacks") or "it does not say what it lacks"
+        raise UnfitError(f"the preset {preset!r} cannot be served: {lacks}")
 
 
 def prove(client: httpx.Client, url: str, token: str, preset: str, deadline: float) -> float:
@@ -106,7 +122,7 @@ def prove(client: httpx.Client, url: str, token: str, preset: str, deadline: flo
     """
     job = f"probe-{secrets.token_hex(8)}"
     try:
-        _check_preset(_get(client, f"{url}/status", token), preset)
+        check_preset(client, url, token, preset)
         song = probe_song()
         digest = hashlib.sha256(song).hexdigest()
         _send(client, "PUT", f"{url}/inputs/{digest}", token, content=song)
@@ -146,16 +162,6 @@ def _await_job(client: httpx.Client, url: str, token: str, deadline: float) -> d
             raise DudError(f"a separation failed: {job.get('error')}")
         time.sleep(POLL_SECONDS)
     raise DudError(f"a separation of {SECONDS} s of music did not end in time")
-
-
-def _check_preset(status: dict[str, Any], preset: str) -> None:
-    """Pass if the worker serves the preset, or does not know yet what it serves."""
-    presets = {str(row["name"]): row for row in status.get("presets", ())}
-    if presets and preset not in presets:
-        raise UnfitError(f"there is no preset {preset!r}; there are: {', '.join(presets)}")
-    if presets and not presets[preset]["available"]:
-        lacks = presets[preset].get("lacks") or "it does not say what it lacks"
-        raise UnfitError(f"the preset {preset!r} cannot be served: {lacks}")
 
 
 def _check_length(name: str, content: bytes) -> None:

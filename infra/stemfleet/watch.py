@@ -21,7 +21,15 @@ from stemfleet.clouds.base import (
     WorkerSpec,
 )
 from stemfleet.errors import FleetError
-from stemfleet.probe import DudError, NotYetError, UnfitError, check_ready, open_client, prove
+from stemfleet.probe import (
+    DudError,
+    NotYetError,
+    UnfitError,
+    check_preset,
+    check_ready,
+    open_client,
+    prove,
+)
 
 STARTS = 3
 """Machines that a slot may use up in one update, the first one included."""
@@ -30,7 +38,7 @@ MISSING_LOOKS = 3
 """Lists in a row that must lack a machine before it counts as gone: some clouds list with a lag."""
 
 FIRST_LOOK_SECONDS, LAST_LOOK_SECONDS = 0.5, 5.0
-ATTEMPT_SECONDS, ATTEMPT_POLL_SECONDS = 1.0, 0.05
+ATTEMPT_SECONDS, ATTEMPT_POLL_SECONDS = 1.0, 0.1
 PROBES = 32
 SAY_SECONDS = 10.0
 
@@ -182,10 +190,11 @@ class Watch:
         with open_client(url) as client:
             while True:
                 try:
-                    check_ready(client, url, spec.token, spec.preset)
+                    check_ready(client, url, spec.token)
                     break
                 except NotYetError:
                     if time.monotonic() > give_up:
+                        check_preset(client, url, spec.token, spec.preset)
                         raise
                     time.sleep(ATTEMPT_POLL_SECONDS)
             if machine.id in self.known:

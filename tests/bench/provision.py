@@ -41,7 +41,9 @@ class Stack:
         if program is not None:
             (infra / "__main__.py").write_text(program)
         (folder / "state").mkdir()
-        self.environment = find_engine().environment() | {
+        engine = find_engine()
+        self.command = [str(engine.pulumi), "--non-interactive"]
+        self.environment = engine.environment() | {
             "PULUMI_HOME": str(folder / "home"),
             "PULUMI_BACKEND_URL": f"file://{folder / 'state'}",
             "STEMFLEET_LOCAL_DIR": str(folder / "workers"),
@@ -52,7 +54,7 @@ class Stack:
         """Seconds that the engine took."""
         started = time.perf_counter()
         subprocess.run(
-            [str(find_engine().pulumi), "--non-interactive", *arguments],
+            [*self.command, *arguments],
             cwd=self.folder,
             env=self.environment,
             stdin=subprocess.DEVNULL,

@@ -30,17 +30,14 @@ class Project:
     """A copy of the program, with the state and the workers of this test alone."""
 
     folder: Path
+    command: tuple[str, ...]
+    """The engine's."""
     environment: dict[str, str]
 
     @property
     def cloud(self) -> LocalCloud:
         """Where its workers are."""
         return LocalCloud(Path(self.environment["STEMFLEET_LOCAL_DIR"]))
-
-    @property
-    def command(self) -> list[str]:
-        """The engine."""
-        return [str(find_engine().pulumi), "--non-interactive"]
 
     def pulumi(self, *arguments: str, fails: bool = False) -> str:
         """Run the engine; what it has printed."""
@@ -102,11 +99,12 @@ def project(tmp_path: Path) -> Iterator[Project]:
         ignore=shutil.ignore_patterns("__py*"),
     )
     (folder / ".venv").symlink_to(Path(sys.prefix))
-    environment = find_engine().environment() | {
+    engine = find_engine()
+    environment = engine.environment() | {
         "STEMFLEET_LOCAL_DIR": str(tmp_path / "local workers"),
         MARK: str(folder),
     }
-    made = Project(folder, environment)
+    made = Project(folder, (str(engine.pulumi), "--non-interactive"), environment)
     made.pulumi("stack", "init", "dev")
     yield made
     for process in psutil.process_iter():
