@@ -30,16 +30,21 @@ class JobFiles:
 
     folder: Path
 
-    def write_progress(self, job: StoredJob) -> None:
+    def show(self, job: StoredJob) -> None:
         """Replace progress.txt by the job's present state."""
-        progress = Progress(
-            state=STATES[job.status],
-            tasks=job.tasks,
-            timestamp=datetime.now(UTC),
-            elapsed_seconds=job.elapsed_seconds,
-            details=job.details,
-            error=job.error,
+        self.write_progress(
+            Progress(
+                state=STATES[job.status],
+                tasks=job.tasks,
+                timestamp=datetime.now(UTC),
+                elapsed_seconds=job.elapsed_seconds,
+                details=job.details,
+                error=job.error,
+            )
         )
+
+    def write_progress(self, progress: Progress) -> None:
+        """Replace progress.txt."""
         self.folder.mkdir(parents=True, exist_ok=True)
         write_whole(self.folder / PROGRESS, progress.model_dump_json(indent=2).encode())
 

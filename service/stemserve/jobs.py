@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
@@ -21,6 +22,7 @@ from stemserve.schema import (
     Tasks,
     cut_points,
 )
+from stemserve.task import SeparationTask
 
 TEMPLATE_STEM = "instrumental"
 DEFAULT_STEMS = ("vocals", TEMPLATE_STEM)
@@ -44,6 +46,21 @@ class JobContent(BaseModel):
     def digest(self) -> str:
         """The content's name: 32 hex digits."""
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:32]
+
+    def task(self, job_id: str, input_path: Path, output_dir: Path) -> SeparationTask:
+        """What the separation process is asked for, once the input is on this machine."""
+        return SeparationTask(
+            job_id=job_id,
+            input_path=input_path,
+            output_dir=output_dir,
+            preset=self.preset,
+            stems=self.stems,
+            format=self.format,
+            bit_depth=self.bit_depth,
+            mono=self.mono,
+            template_mp3=self.template_mp3,
+            cut_points=self.cut_points,
+        )
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,9 @@ from anyio.streams.buffered import BufferedByteReceiveStream
 from pydantic import TypeAdapter, ValidationError
 
 from stemserve.errors import SeparationDiedError
-from stemserve.settings import ENV_PREFIX
+from stemserve.settings import ENV_PREFIX, Settings
 from stemserve.task import Event, Failed, Finished, SeparationTask, Started
+from stemserve.weights.licences import LICENCE_VARIABLE
 
 LINE_LIMIT = 2**20
 """Bytes; a longer line is no event, and no chatter that anyone would read."""
@@ -43,26 +44,25 @@ class SeparationProcess:
     @classmethod
     async def start(
         cls,
-        command: tuple[str, ...],
+        settings: Settings,
         group: TaskGroup,
         chatter: Callable[[str], None],
-        *,
-        limit_s: float,
-        lock_fd: int,
+        lock_fd: int | None = None,
     ) -> Self:
         """Start the process and wait until it is up.
 
         Args:
-            command: The program and its arguments.
+            settings: Say what starts it, by when it must be up, and which licences it refuses.
             group: Where its standard error is read until it ends.
             chatter: Is given each line that is no event.
-            limit_s: Seconds until it must have said that it is up.
             lock_fd: A descriptor that stays open until the process is gone.
 
         Raises:
             SeparationDiedError: it could not be started, or did not come up.
         """
         environment = {k: v for k, v in os.environ.items() if k != f"{ENV_PREFIX}TOKEN"}
+        environment[LICENCE_VARIABLE] = settings.licence
+        command = settings.separation_command
         try:
             process = await anyio.open_process(
                 command,
@@ -70,14 +70,14 @@ class SeparationProcess:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 env=environment,
-                pass_fds=[lock_fd],
+                pass_fds=[] if lock_fd is None else [lock_fd],
             )
         except OSError as error:
             raise SeparationDiedError(f"{command[0]} cannot be started: {error}.") from error
         self = cls(process, chatter)
         group.start_soon(self._read_chatter)
         try:
-            event = await self.event(limit_s)
+            event = await self.event(settings.start_timeout)
             if not isinstance(event, Started):
                 raise SeparationDiedError("The separation process did not begin with its presets.")
         except BaseException:

@@ -97,13 +97,7 @@ class Runner:
                     await self._run_jobs(process)
 
     async def _start(self, group: TaskGroup, lock_fd: int) -> SeparationProcess:
-        process = await SeparationProcess.start(
-            self._settings.separation_command,
-            group,
-            self._chatter,
-            limit_s=self._settings.start_timeout,
-            lock_fd=lock_fd,
-        )
+        process = await SeparationProcess.start(self._settings, group, self._chatter, lock_fd)
         group.start_soon(self._wake_at_end, process)
         self.device = process.started.device
         self.presets = process.started.presets
@@ -210,18 +204,7 @@ class Runner:
         folder = self.files(job.job_id).folder
         with full_disk_told():
             folder.mkdir(parents=True, exist_ok=True)
-        return SeparationTask(
-            job_id=job.job_id,
-            input_path=path,
-            output_dir=folder,
-            preset=job.content.preset,
-            stems=job.content.stems,
-            format=job.content.format,
-            bit_depth=job.content.bit_depth,
-            mono=job.content.mono,
-            template_mp3=job.content.template_mp3,
-            cut_points=job.content.cut_points,
-        )
+        return job.content.task(job.job_id, path, folder)
 
     async def _note(self, job: StoredJob, event: object) -> bool:
         """Write an event down; True if it is the job's last."""
@@ -264,7 +247,7 @@ class Runner:
         with suppress(NoSuchJobError):
             job = await run_sync(self._store.get, job_id)
             try:
-                await run_sync(self.files(job_id).write_progress, job)
+                await run_sync(self.files(job_id).show, job)
             except (OSError, DiskFullError) as error:
                 _log.warning("job %s: no progress.txt: %s", job_id, error)
 

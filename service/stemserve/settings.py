@@ -3,8 +3,8 @@
 The variable of a setting is its name in capitals behind ``STEMSERVE_``: ``STEMSERVE_QUEUE_LIMIT``.
 Flags of ``stemserve serve`` win over the environment. The token has no flag, for every process of
 a machine may read the command lines of the others. The separation process inherits the
-environment, less the token, and reads two variables from it: ``STEMSERVE_LICENCE``, and
-``STEMSERVE_WEIGHTS``, the directory of the networks' weights (`stemserve.weights.files`).
+environment, less the token, and is given ``STEMSERVE_LICENCE``. It reads one variable that is no
+setting: ``STEMSERVE_WEIGHTS``, the directory of the networks' weights (`stemserve.weights.files`).
 """
 
 from __future__ import annotations

@@ -32,24 +32,20 @@ def serve(
     ] = None,
 ) -> None:
     """Serve on one port. Every setting is also a STEMSERVE_… variable; the token only is one."""
-    import os
-
     from stemserve.server import serve
     from stemserve.settings import Settings
-    from stemserve.weights.licences import LICENCE_VARIABLE
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)  # it logs whole URLs, secrets and all
-    settings = Settings.load(
-        host=host,
-        port=port,
-        socket_fd=socket_fd,
-        data_dir=data_dir,
-        label=label,
-        preset=preset,
-        queue_limit=queue_limit,
-        licence=licence,
+    serve(
+        Settings.load(
+            host=host,
+            port=port,
+            socket_fd=socket_fd,
+            data_dir=data_dir,
+            label=label,
+            preset=preset,
+            queue_limit=queue_limit,
+            licence=licence,
+        )
     )
-    # The separation process inherits the environment, and refuses what it says.
-    os.environ[LICENCE_VARIABLE] = settings.licence
-    serve(settings)
