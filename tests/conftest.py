@@ -18,7 +18,7 @@ def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPat
     for name in os.environ:
         if name.startswith(("PULUMI_", "STEMCTL_", "STEMSERVE_", "STEMFLEET_")):
             monkeypatch.delenv(name)
-    for name in ("VAST_API_KEY", "VASTAI_API_KEY", "RUNPOD_API_KEY"):
+    for name in ("VAST_API_KEY", "VASTAI_API_KEY", "VAST_URL", "RUNPOD_API_KEY"):
         monkeypatch.delenv(name, raising=False)
     # The engine takes the home from the user database, not from HOME.
     state = path / "state"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from stemfleet.clouds.base import Cloud, CloudError
 
-CLOUD_NAMES = ("local",)
+CLOUD_NAMES = ("local", "vast")
 
 
 def find_cloud(name: str) -> Cloud:
@@ -17,4 +17,8 @@ def find_cloud(name: str) -> Cloud:
         from stemfleet.clouds.local import LocalCloud
 
         return LocalCloud()
+    if name == "vast":
+        from stemfleet.clouds.vast import VastCloud
+
+        return VastCloud()
     raise CloudError(f"there is no cloud {name!r}; there are: {', '.join(CLOUD_NAMES)}")
