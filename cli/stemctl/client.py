@@ -128,7 +128,7 @@ class Worker:
         if response.status_code not in (200, 503):
             raise self._refusal(response)
         try:
-            return Ready.model_validate_json(response.content)
+            return Ready.model_validate_json(response.content, extra="ignore")
         except ValidationError:
             return Ready(ready=False, reason=self._refusal(response).detail)
 
@@ -151,7 +151,8 @@ class Worker:
 
     async def post(self, request: JobRequest) -> JobCreated:
         """Queue a job; the same request again is the same job."""
-        body = request.model_dump(mode="json", exclude_none=True)
+        # Only what was asked, so that a worker of another version need not know all we do.
+        body = request.model_dump(mode="json", exclude_none=True, exclude_unset=True)
         return await self._ask(JobCreated, "POST", "/job", json=body)
 
     async def cancel(self, job_id: str) -> Job:
@@ -251,7 +252,7 @@ class Worker:
         if not response.is_success:
             raise self._refusal(response)
         try:
-            return model.model_validate_json(response.content)
+            return model.model_validate_json(response.content, extra="ignore")
         except ValidationError:
             raise WorkerError(
                 f"worker {self.slot} gave an answer that stemctl does not know: is "

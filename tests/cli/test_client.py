@@ -15,7 +15,7 @@ import pytest
 from stemctl.client import RefusedError, UnreachableError, Worker
 from stemctl.errors import InputError, WorkerError
 from stemctl.stack import Endpoint
-from stemserve.schema import ResultFile
+from stemserve.schema import JobRequest, ResultFile
 
 Reply = tuple[int, bytes, dict[str, str]]
 
@@ -129,6 +129,16 @@ def test_an_answer_of_something_else_is_told(script: Script) -> None:
     script.replies = [(404, b"<html>", {})]
     with pytest.raises(RefusedError, match="/jobs: 404 Not Found"):
         call(script, lambda worker: worker.jobs())
+
+
+def test_a_worker_of_another_version_is_understood(script: Script) -> None:
+    script.replies = [(200, JOBS.replace(b"{", b'{"novel": 1, ', 1), {})]
+    assert call(script, lambda worker: worker.jobs()).total == 0
+    created = b'{"job_id": "j", "status": "pending", "message": "", "novel": 1}'
+    script.replies = [(200, created, {})]
+    request = JobRequest(input_sha256="0" * 64, preset="center", bit_depth=None)
+    call(script, lambda worker: worker.post(request))
+    assert json.loads(script.sent[-1][1]) == {"input_sha256": "0" * 64, "preset": "center"}
 
 
 def test_a_redirect_does_not_carry_the_token_away(script: Script) -> None:
