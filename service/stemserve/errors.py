@@ -15,10 +15,22 @@ class SettingsError(StemserveError):
     type = "settings"
 
 
+class RequestError(StemserveError):
+    """What is asked for has no meaning: falling cut points, a bit depth of mp3."""
+
+    type = "invalid-request"
+
+
 class NotAudioError(StemserveError):
     """The input holds no audio that can be decoded: empty, no audio stream, DRM, cut short."""
 
     type = "not-audio"
+
+
+class EmptyRangeError(StemserveError):
+    """The track ends before the range that is wanted of it begins."""
+
+    type = "empty-range"
 
 
 class PresetUnavailableError(StemserveError):
@@ -147,3 +159,21 @@ class SeparationDiedError(StemserveError):
     """The separation process ended, hung or spoke nonsense, in mid-job or before one."""
 
     type = "separation-died"
+
+
+class SeparationFailedError(StemserveError):
+    """The separation of one input failed; ``type`` is the word that the separation gave."""
+
+    def __init__(self, message: str, word: str) -> None:
+        super().__init__(message)
+        self.type = word
+
+
+class StoppedError(StemserveError):
+    """A signal asked the program to stop."""
+
+    type = "stopped"
+
+    def __init__(self, message: str, number: int) -> None:
+        super().__init__(message)
+        self.number = number

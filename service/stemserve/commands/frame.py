@@ -15,10 +15,11 @@ import typer
 from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
-from stemserve.errors import StemserveError
+from stemserve.errors import StemserveError, StoppedError
 
 ALL_DONE, SOME_DONE, NOTHING_DONE = 0, 1, 2
-"""Exit codes."""
+STOPPED = 128
+"""Exit codes; the last with the signal's number added."""
 
 JsonOption = Annotated[
     bool, typer.Option("--json", help="One JSON object on standard output, an error too.")
@@ -52,6 +53,8 @@ class Commands(TyperGroup):
             sys.exit(code if isinstance(code, int) else ALL_DONE)
         except StemserveError as error:
             _show(str(error), error.type, as_json=as_json)
+            if isinstance(error, StoppedError):
+                sys.exit(STOPPED + error.number)
         except TyperException as error:
             _show(error.format_message(), "command-line", as_json=as_json)
         sys.exit(NOTHING_DONE)
