@@ -10,8 +10,12 @@ from typing import TypeVar
 
 import pytest
 from stemfleet.clouds import local
+from stemfleet.clouds import runpod as runpod_module
 from stemfleet.clouds.local import LocalCloud
 from stemfleet.clouds.processes import end_all_under
+
+from tests.clouds.runpod import RunpodEmulator
+from tests.infra.runpods import check_invariants
 
 T = TypeVar("T")
 STANDIN = (sys.executable, str(Path(__file__).with_name("standin.py")))
@@ -40,3 +44,20 @@ def cloud(root: Path, monkeypatch: pytest.MonkeyPatch) -> LocalCloud:
     """This machine, with stand-ins for workers that go wrong as they are told."""
     monkeypatch.setattr(local, "COMMAND", STANDIN)
     return LocalCloud()
+
+
+@pytest.fixture
+def runpod(monkeypatch: pytest.MonkeyPatch) -> Iterator[RunpodEmulator]:
+    """RunPod, emulated, its clock thirty times as fast; what must hold is checked at the end."""
+    runpod_module._accounts.clear()
+    with RunpodEmulator(rate=30).serve() as cloud:
+        for name, value in cloud.environment.items():
+            monkeypatch.setenv(name, value)
+        yield cloud
+        check_invariants(cloud)
+
+
+@pytest.fixture
+def forget() -> Callable[[], None]:
+    """Forgets what this process knows of RunPod, as another process would know nothing."""
+    return runpod_module._accounts.clear

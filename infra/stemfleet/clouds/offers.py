@@ -53,7 +53,7 @@ fall this far short of what it is sold as."""
 
 def speed(offer: Offer) -> float:
     """Expected speed of all its GPUs, an RTX 3090's being 1."""
-    return SPEEDS.get(offer.gpu, UNKNOWN_SPEED) * offer.gpu_count
+    return _SPEEDS.get(normal(offer.gpu), UNKNOWN_SPEED) * offer.gpu_count
 
 
 def cost(offer: Offer) -> float:
@@ -66,13 +66,13 @@ def unmet(offer: Offer, want: GpuFilter) -> list[str]:
 
     What a cloud does not tell (None) is not held against an offer.
     """
-    region = offer.region.upper()
-    country = region.rpartition(",")[2].strip() or region
+    places = [part.strip() for part in offer.region.upper().split(",")]
 
     def within(names: tuple[str, ...]) -> bool:
         return any(
-            name.upper() in (country, region) or region.startswith(f"{name.upper()}-")
+            place == name.upper() or place.startswith(f"{name.upper()}-")
             for name in names
+            for place in places
         )
 
     def least(value: float | None, wanted: float | None) -> bool:
@@ -102,6 +102,9 @@ def normal(name: str) -> str:
     """A GPU's name without what people and clouds write differently."""
     words = name.upper().replace("_", " ").replace("NVIDIA", "").replace("GEFORCE", "").split()
     return "".join(words)
+
+
+_SPEEDS = {normal(name): figure for name, figure in SPEEDS.items()}
 
 
 def choose(

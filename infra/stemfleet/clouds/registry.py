@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from stemfleet.clouds.base import Cloud, CloudError
 
-CLOUD_NAMES = ("local", "vast")
+CLOUD_NAMES = ("local", "runpod", "vast")
 
 
 def find_cloud(name: str) -> Cloud:
@@ -17,6 +17,10 @@ def find_cloud(name: str) -> Cloud:
         from stemfleet.clouds.local import LocalCloud
 
         return LocalCloud()
+    if name == "runpod":
+        from stemfleet.clouds.runpod import RunpodCloud
+
+        return RunpodCloud()
     if name == "vast":
         from stemfleet.clouds.vast import VastCloud
 
