@@ -135,4 +135,5 @@ def test_the_dev_stack_and_the_schema_agree_with_the_program() -> None:
     schema = yaml.safe_load((ROOT / "Pulumi.yaml").read_text())["config"]
     assert set(schema) == set(FleetConfig.model_fields)
     assert all(entry["description"] for entry in schema.values())
-    assert schema["readyTimeoutSeconds"]["default"] == config.readyTimeoutSeconds
+    default = FleetConfig.model_fields["readyTimeoutSeconds"].default
+    assert schema["readyTimeoutSeconds"]["default"] == default
