@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import pytest
-from stemfleet.clouds import local
-from stemfleet.clouds import runpod as runpod_module
+from stemfleet.clouds import local, runpod_account
 from stemfleet.clouds.local import LocalCloud
 from stemfleet.clouds.processes import end_all_under
 
@@ -49,7 +48,9 @@ def cloud(root: Path, monkeypatch: pytest.MonkeyPatch) -> LocalCloud:
 @pytest.fixture
 def runpod(monkeypatch: pytest.MonkeyPatch) -> Iterator[RunpodEmulator]:
     """RunPod, emulated, its clock thirty times as fast; what must hold is checked at the end."""
-    runpod_module._accounts.clear()
+    runpod_account._accounts.clear()
+    # What a test does to the emulator is to be seen at once.
+    monkeypatch.setattr("stemfleet.clouds.runpod.LOOK_SECONDS", 0.0)
     with RunpodEmulator(rate=30).serve() as cloud:
         for name, value in cloud.environment.items():
             monkeypatch.setenv(name, value)
@@ -60,4 +61,4 @@ def runpod(monkeypatch: pytest.MonkeyPatch) -> Iterator[RunpodEmulator]:
 @pytest.fixture
 def forget() -> Callable[[], None]:
     """Forgets what this process knows of RunPod, as another process would know nothing."""
-    return runpod_module._accounts.clear
+    return runpod_account._accounts.clear

@@ -209,6 +209,44 @@ def test_where_the_proxy_serves_a_pod(
     assert machine.url == f"https://{machine.id}-8185.proxy.runpod.net"
 
 
+def test_a_machine_that_failed_is_not_taken_again(runpod: RunpodEmulator) -> None:
+    cloud, want = RunpodCloud(), GpuFilter(names=("RTX 4090",), verified=False)
+    runpod.clock.advance(60)
+    cloud.rent(want, spec())
+    runpod.clock.advance(60)
+    host = the_machine(cloud).host
+    assert host == runpod.named(LABEL).host
+    cloud.destroy(LABEL)
+
+    again = cloud.rent(want, spec(), frozenset({host}))
+    assert again.host not in ("", host)
+    assert [one.id for one in alive(runpod)] == [again.id]
+    assert runpod.ledger.most_alive() == 2, "held while the other was asked for"
+
+
+def test_where_only_machines_that_failed_are_left_none_is_taken(runpod: RunpodEmulator) -> None:
+    runpod.hosts = 1
+    cloud, want = RunpodCloud(), GpuFilter(names=("RTX 4090",), verified=False)
+    cloud.rent(want, spec())
+    host = runpod.named(LABEL).host
+    cloud.destroy(LABEL)
+    with pytest.raises(NoCapacityError, match="no longer any instances"):
+        cloud.rent(want, spec(), frozenset({host}))
+    assert runpod.ledger.alive() == []
+    machine = cloud.rent(GpuFilter(names=("RTX 4090",)), spec(), frozenset({host}))
+    assert runpod.named(LABEL).cloud == SECURE
+    assert [one.id for one in alive(runpod)] == [machine.id]
+
+
+def test_many_who_look_at_once_share_a_list(
+    runpod: RunpodEmulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stemfleet.clouds.runpod.LOOK_SECONDS", 1e6)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda _: RunpodCloud().machines(LABEL), range(40)))
+    assert len(runpod.ledger.calls("list")) == 1
+
+
 def test_offers_come_with_the_cheapest_work_first(runpod: RunpodEmulator) -> None:
     offers = RunpodCloud().offers(ANY)
     assert [one.gpu for one in offers[:2]] == ["RTX 4090", "RTX 3090"]

@@ -10,7 +10,7 @@ from contextlib import suppress
 import httpx
 import pytest
 from stemfleet.clouds import runpod as runpod_module
-from stemfleet.clouds import runpod_api
+from stemfleet.clouds import runpod_account, runpod_api
 from stemfleet.clouds.base import (
     BadKeyError,
     CloudError,
@@ -51,7 +51,7 @@ LOST = {
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """For what never passes: 15 of the cloud's seconds, half of one of ours."""
     monkeypatch.setattr(runpod_api, "PATIENCE_SECONDS", 15.0)
-    monkeypatch.setattr(runpod_module, "DESTROY_SECONDS", 15.0)
+    monkeypatch.setattr(runpod_account, "DESTROY_SECONDS", 15.0)
 
 
 def problem(status: int, detail: str) -> Fault:
@@ -110,6 +110,41 @@ def test_a_pod_that_appears_after_it_was_given_up_is_ended_by_the_next(
     forget()
     kept = RunpodCloud().rent(ANY, spec())
     assert [one.id for one in alive(runpod)] == [kept.id]
+
+
+def test_a_surplus_pod_that_does_not_end_is_no_reason_to_fail(runpod: RunpodEmulator) -> None:
+    first, second = put(runpod, LABEL), put(runpod, LABEL)
+    runpod.faults.arm("delete", problem(409, "it is locked"), count=3)
+    assert RunpodCloud().rent(ANY, spec()).id == first
+    assert {one.id for one in alive(runpod)} == {first, second}
+    runpod.faults.disarm()
+    RunpodCloud().destroy(LABEL)
+    assert alive(runpod) == []
+
+
+@pytest.mark.parametrize("status", [200, 410, 500])
+def test_a_machines_host_is_told_or_not_and_nothing_depends_on_it(
+    runpod: RunpodEmulator, status: int
+) -> None:
+    runpod.faults.arm("graphql:pods", Fault(status, {"data": {"myself": None}}), count=1000)
+    cloud = RunpodCloud()
+    cloud.rent(ANY, spec(), frozenset({"some machine"}))
+    runpod.clock.advance(60)
+    (machine,) = cloud.machines(PREFIX)
+    assert (machine.host, machine.state) == ("", MachineState.RUNNING)
+
+
+@pytest.mark.parametrize(
+    "body", [{"gpus": None}, {"gpus": [{"id": "NVIDIA L4"}]}, {"gpus": ["NVIDIA L4"]}, HTML]
+)
+def test_a_catalog_that_is_not_understood_is_told(
+    runpod: RunpodEmulator, body: str | dict[str, object]
+) -> None:
+    runpod.faults.arm("catalog", Fault(200, body), count=1000)
+    for call in (lambda: RunpodCloud().offers(ANY), lambda: RunpodCloud().rent(ANY, spec())):
+        with pytest.raises(UnreachableError, match="try again"):
+            call()
+    assert runpod.ledger.calls("create") == []
 
 
 @pytest.mark.usefixtures("impatient")

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from stemfleet.clouds.base import GpuFilter, NoCapacityError, Offer
+from stemfleet.clouds.base import GpuFilter, NoCapacityError, Offer, UnreachableError
 from stemfleet.clouds.offers import SPEEDS, normal
 from stemfleet.clouds.runpod_api import RunpodApi
 
@@ -96,7 +96,17 @@ def market(api: RunpodApi, want: GpuFilter) -> list[Offer]:
 
     Raises:
         NoCapacityError: the group's bid is below the least for everything.
+        UnreachableError: the catalog did not come, or is another than RunPod describes.
     """
+    try:
+        return _market(api, want)
+    except (KeyError, TypeError, ValueError) as error:
+        raise UnreachableError(
+            f"RunPod's catalog holds what is not understood ({error!r}): try again"
+        ) from error
+
+
+def _market(api: RunpodApi, want: GpuFilter) -> list[Offer]:
     offers: list[Offer] = []
     bids_from: list[float] = []
     for cloud in (SECURE, COMMUNITY):
