@@ -54,7 +54,7 @@ def worker_spec(props: dict[str, Any]) -> WorkerSpec:
     return WorkerSpec(label=label, preset=props["preset"], token=props["token"], image=image)
 
 
-FACTS = ("label", "instanceId", "gpu", "usdPerHour", "region")
+FACTS = ("label", "instanceId", "gpu", "usdPerHour", "region", "failure")
 """What a slot tells of its machine, beside its inputs."""
 
 
@@ -65,6 +65,7 @@ def _facts(machine: Machine) -> dict[str, Any]:
         "gpu": machine.gpu,
         "usdPerHour": machine.usd_per_hour,
         "region": machine.region,
+        "failure": machine.detail if machine.state is MachineState.FAILED else "",
     }
 
 
@@ -74,13 +75,18 @@ class SlotProvider(ResourceProvider):
     serialize_as_secret_always = False
 
     def diff(self, _id: str, olds: dict[str, Any], news: dict[str, Any]) -> DiffResult:
-        """Another label is another machine; so is a price above a cap that was lowered."""
+        """Another label is another machine; so is a price above a cap that was lowered.
+
+        And so is one in place of a machine that a refresh has found broken.
+        """
         replaces = [key for key in FIXED if olds.get(key) != news.get(key)]
         want = gpu_filter(news["want"])
         cap = want.max_usd_per_hour
         over_cap = cap is not None and olds.get("usdPerHour", 0) > cap
         if over_cap or (not replaces and worker_spec(news).label != olds.get("label")):
             replaces.append("want")
+        if olds.get("failure"):
+            replaces.append("failure")
         changes = bool(replaces) or olds.get("want") != news["want"]
         return DiffResult(changes=changes, replaces=replaces, delete_before_replace=True)
 
@@ -93,12 +99,16 @@ class SlotProvider(ResourceProvider):
 
     @shown_plainly
     def read(self, id_: str, props: dict[str, Any]) -> ReadResult:
-        """Gone only if its cloud says so: a list that failed raises."""
-        machines = find_cloud(props["cloud"]).machines(id_)
-        for machine in machines:
-            if machine.label == id_ and machine.state is not MachineState.FAILED:
-                return ReadResult(id_, {**props, **_facts(machine)})
-        return ReadResult("", {})
+        """Gone only if its cloud says so: a list that failed raises.
+
+        A machine that has failed is still there, and may still be paid for: it stays in state, and
+        the next `up` ends it and puts another in its place.
+        """
+        machines = [m for m in find_cloud(props["cloud"]).machines(id_) if m.label == id_]
+        if not machines:
+            return ReadResult("", {})
+        alive = [machine for machine in machines if machine.state is not MachineState.FAILED]
+        return ReadResult(id_, {**props, **_facts((alive or machines)[0])})
 
     def update(self, _id: str, olds: dict[str, Any], news: dict[str, Any]) -> UpdateResult:
         """The price cap alone changes in place: it holds for the next machine."""

@@ -17,6 +17,7 @@ from stemfleet.clouds.base import (
     GpuFilter,
     Machine,
     MachineState,
+    RateLimitedError,
     UnreachableError,
     WorkerSpec,
 )
@@ -161,7 +162,7 @@ class Watch:
             its_slots = [one for one in open_slots if one.wanted.cloud.name == cloud.name]
             try:
                 machines = {machine.label: machine for machine in cloud.machines(self.prefix)}
-            except UnreachableError as error:
+            except (RateLimitedError, UnreachableError) as error:
                 for one in its_slots:
                     one.state = str(error)
                 continue

@@ -22,7 +22,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Protocol
 
-OWN_NAMES = ("PATH", "HOME", "LANG", "LD_LIBRARY_PATH", "TMPDIR")
+OWN_NAMES = ("PATH", "HOME", "LANG", "LD_LIBRARY_PATH", "PYTHONPATH", "TMPDIR")
 """What a real worker gets of the test's own environment, beside the container's."""
 
 

@@ -12,6 +12,7 @@ import secrets
 import threading
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from functools import partial
 from typing import Any, Self
 
 from tests.clouds.clock import Clock
@@ -102,7 +103,7 @@ class VastEmulator:
         return {
             "VAST_URL": self.url,
             "VAST_API_KEY": self.key,
-            "STEMFLEET_CLOUD_CLOCK": repr(self.clock.rate),
+            "STEMFLEET_CLOUD_CLOCK": repr(self.clock.rate or 1.0),
         }
 
     def find(self, label: str) -> Instance:
@@ -158,7 +159,7 @@ class VastEmulator:
         with self._lock:
             self.settle()
             try:
-                handler = self._handlers().get(endpoint)
+                handler = self._handlers(key).get(endpoint)
                 if handler is None:
                     raise ApiError(404, "not_found", request.path)
                 self._check_key(key, endpoint, ids)
@@ -171,7 +172,7 @@ class VastEmulator:
             except BadQueryError as error:
                 return 400, {"success": False, "error": "invalid_args", "msg": str(error)}
 
-    def _handlers(self) -> dict[str, Callable[..., Json]]:
+    def _handlers(self, key: str) -> dict[str, Callable[..., Json]]:
         return {
             "search": self._search,
             "rent": self._asked_to_rent,
@@ -182,7 +183,7 @@ class VastEmulator:
             "bid": self._bid,
             "reboot": self._done,
             "command": self._done,
-            "destroy": self._destroy,
+            "destroy": partial(self._destroy, key=key),
             "user": lambda _request: {
                 "id": 1,
                 "credit": self.credit,
@@ -336,7 +337,7 @@ class VastEmulator:
         instance.request["price"] = instance.usd_per_hour = price
         return {"success": True}
 
-    def _destroy(self, request: Request, id_: str = "") -> Json:
+    def _destroy(self, request: Request, id_: str = "", *, key: str) -> Json:
         ids = [id_] if id_ else [str(one) for one in json_object(request.body)["instance_ids"]]
         for one in ids:
             instance = self._existing(one)
@@ -345,7 +346,7 @@ class VastEmulator:
             if instance.fate == "deaf-delete":
                 instance.fate = ""
                 continue
-            self._remove(instance, "the account's key")
+            self._remove(instance, "the account's key" if key == self.key else "its own key")
         return {"success": True, "msg": "destroyed"}
 
     def _remove(self, instance: Instance, by: str) -> None:

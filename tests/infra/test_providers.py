@@ -110,11 +110,22 @@ def test_a_slot_of_which_nothing_is_known_is_neither_gone_nor_made(
         assert "the-stacks-token" not in told
 
 
-def test_a_slots_worker_that_died_is_gone(server: Stub, root: Path) -> None:
+def test_a_slots_worker_that_died_stays_in_state_until_another_takes_its_place(
+    server: Stub, root: Path
+) -> None:
     slot = SlotProvider()
-    made = server.Create(pb.CreateRequest(properties=struct(slot, {**SLOT, "preset": "--help"})))
+    inputs = {**SLOT, "preset": "--help"}
+    made = server.Create(pb.CreateRequest(properties=struct(slot, inputs)))
     state = struct(slot, values(made.properties))
-    eventually(lambda: server.Read(pb.ReadRequest(id=made.id, properties=state)).id == "")
+    read = eventually(
+        lambda: server.Read(pb.ReadRequest(id=made.id, properties=state)),
+        lambda read: values(read.properties)["failure"],
+    )
+    assert read.id == made.id
+    assert "its process has ended" in values(read.properties)["failure"]
+    told = diff(slot, values(read.properties), inputs)
+    assert told.replaces == ["failure"]
+    assert told.delete_before_replace
 
 
 def diff(provider: ResourceProvider, olds: dict[str, Any], news: dict[str, Any]) -> DiffResult:

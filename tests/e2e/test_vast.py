@@ -1,0 +1,81 @@
+"""A fleet on the emulated Vast.ai, by the real engine, with real workers on its machines."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+from stemfleet.probe import prove
+
+from tests.clouds.clock import Clock
+from tests.clouds.machines import RealWorker
+from tests.clouds.vast import VastEmulator
+from tests.e2e.conftest import Project
+
+pytestmark = pytest.mark.engine
+
+GROUP: dict[str, Any] = {
+    "name": "gpu",
+    "cloud": "vast",
+    "count": 2,
+    "image": "ghcr.io/example/worker:1",
+    "gpu": {"names": ["RTX 4090", "RTX 3090"], "vramGb": 24, "maxUsdPerHour": 0.8},
+}
+PREFIX = "stemfleet.dev."
+
+
+@pytest.fixture
+def market(project: Project) -> Iterator[VastEmulator]:
+    """The cloud that the project's engine finds, thirty times as fast as the real one."""
+    with VastEmulator(clock=Clock(30.0), start=RealWorker) as cloud:
+        project.environment.update(cloud.environment())
+        cloud.rent_by_hand("stemfleet.development")
+        yield cloud
+
+
+def test_a_fleet_from_its_renting_over_a_lost_bid_to_its_end(
+    project: Project, market: VastEmulator
+) -> None:
+    project.declare(GROUP)
+    said = project.up()
+    outputs = project.outputs()
+    assert len(market.ledger.alive(PREFIX)) == 2
+    assert outputs["usdPerHour"] == pytest.approx(
+        sum(market.find(c.label).usd_per_hour for c in market.ledger.alive(PREFIX))
+    )
+    with httpx.Client(trust_env=False) as client:
+        for one in outputs["endpoints"]:
+            assert one["cloud"] == "vast"
+            assert one["gpu"] in GROUP["gpu"]["names"]
+            assert one["realtime"] > 0
+            end = time.monotonic() + 60
+            assert prove(client, one["url"], outputs["token"], "center", end) > 0
+
+    before = project.instances()
+    (lost,) = [c.label for c in market.ledger.alive(PREFIX) if c.id == before["gpu-0"]]
+    market.preempt(lost, "b")
+    said += project.pulumi("refresh", "--yes")
+    assert len(market.ledger.alive(PREFIX)) == 2, "what was lost is still paid for: it is kept"
+    said += project.up()
+    after = project.instances()
+    assert after["gpu-0"] != before["gpu-0"]
+    assert after["gpu-1"] == before["gpu-1"], "the other slot is left alone"
+    assert sorted(c.id for c in market.ledger.alive(PREFIX)) == sorted(after.values())
+    said += project.pulumi("preview", "--expect-no-changes", "--refresh")
+
+    market.vanish(next(c.label for c in market.ledger.alive(PREFIX) if c.id == after["gpu-1"]))
+    said += project.up("--refresh")
+    assert project.instances()["gpu-0"] == after["gpu-0"]
+    assert market.ledger.most_alive(PREFIX) == 2
+
+    said += project.destroy()
+    assert [c.label for c in market.ledger.alive()] == ["stemfleet.development"]
+    assert len(market.ledger.contracts(PREFIX)) == 4
+    state = project.pulumi("stack", "export")
+    for contract in market.ledger.contracts():
+        assert market.key not in str(contract.environment)
+    assert market.key not in said + state
+    assert outputs["token"] not in said + state
