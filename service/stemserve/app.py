@@ -14,13 +14,14 @@ from stemserve.limits import RequestLimit
 from stemserve.problems import declared, handle_problems
 from stemserve.routes import inputs, jobs, results, worker
 from stemserve.schema import Problem
+from stemserve.settings import split_tokens
 
 
 def create_app(token: SecretStr | None) -> FastAPI:
     """The application; ``attach`` gives it the worker that it serves.
 
     Args:
-        token: What callers must send; None serves everybody.
+        token: What callers must send, or several of which each will do; None serves everybody.
     """
     app = FastAPI(
         title="stemserve",
@@ -37,7 +38,7 @@ def create_app(token: SecretStr | None) -> FastAPI:
         app.include_router(module.router, dependencies=guarded, responses=refusals)
     app.add_middleware(RequestLimit)
     if token is not None:
-        app.add_middleware(BearerAuth, token=token.get_secret_value())
+        app.add_middleware(BearerAuth, tokens=split_tokens(token))
     _describe_problems(app)
     return app
 

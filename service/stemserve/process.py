@@ -19,7 +19,7 @@ from anyio.streams.buffered import BufferedByteReceiveStream
 from pydantic import TypeAdapter, ValidationError
 
 from stemserve.errors import SeparationDiedError
-from stemserve.settings import ENV_PREFIX, Settings
+from stemserve.settings import SECRETS, Settings
 from stemserve.task import Event, Failed, Finished, SeparationTask, Started
 from stemserve.weights.licences import LICENCE_VARIABLE
 
@@ -60,7 +60,7 @@ class SeparationProcess:
         Raises:
             SeparationDiedError: it could not be started, or did not come up.
         """
-        environment = {k: v for k, v in os.environ.items() if k != f"{ENV_PREFIX}TOKEN"}
+        environment = {k: v for k, v in os.environ.items() if k not in SECRETS}
         environment[LICENCE_VARIABLE] = settings.licence
         command = settings.separation_command
         try:

@@ -7,6 +7,7 @@ import logging
 import signal
 import socket
 import sqlite3
+import ssl
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 
@@ -21,6 +22,7 @@ from stemserve.routes.parts import Parts, attach
 from stemserve.runner import Runner
 from stemserve.settings import ENV_PREFIX, Settings
 from stemserve.store import Store
+from stemserve.tls import server_context
 
 BACKLOG = 128
 _GRACE_S = 1
@@ -44,7 +46,11 @@ def serve(settings: Settings) -> None:
         SettingsError: the socket or the data directory cannot be used, or are not to be.
     """
     with listen(settings) as listening, _opened(settings) as parts:
-        anyio.run(_serve, parts, listening)
+        try:
+            context = server_context(settings)
+        except OSError as error:
+            raise SettingsError(f"data_dir: {error}. Choose a folder to write to.") from error
+        anyio.run(_serve, parts, listening, context)
 
 
 @contextmanager
@@ -107,7 +113,7 @@ def _check_open_to(host: str, settings: Settings) -> None:
         )
 
 
-async def _serve(parts: Parts, listening: socket.socket) -> None:
+async def _serve(parts: Parts, listening: socket.socket, context: ssl.SSLContext | None) -> None:
     app = create_app(parts.settings.token)
     attach(app, parts)
     server = _Server(
@@ -117,12 +123,15 @@ async def _serve(parts: Parts, listening: socket.socket) -> None:
             log_config=None,
             lifespan="off",
             server_header=False,
+            ssl_context_factory=None if context is None else lambda _config, _default: context,
             timeout_graceful_shutdown=_GRACE_S,
         )
     )
     host, port = listening.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
-    _log.info("worker %s on http://%s:%d", parts.settings.label or "(no label)", shown, port)
+    scheme = "http" if context is None else "https"
+    label = parts.settings.label or "(no label)"
+    _log.info("worker %s on %s://%s:%d", label, scheme, shown, port)
     async with anyio.create_task_group() as group:
         group.start_soon(_end_at_signal, server)
         group.start_soon(parts.runner.run)

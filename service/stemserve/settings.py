@@ -1,20 +1,22 @@
 """Every setting of a worker, in one place: from the environment, and from flags above it.
 
 The variable of a setting is its name in capitals behind ``STEMSERVE_``: ``STEMSERVE_QUEUE_LIMIT``.
-Flags of ``stemserve serve`` win over the environment. The token has no flag, for every process of
+Flags of ``stemserve serve`` win over the environment. Secrets have no flag, for every process of
 a machine may read the command lines of the others. The separation process inherits the
-environment, less the token, and is given ``STEMSERVE_LICENCE``. It reads one variable that is no
-setting: ``STEMSERVE_WEIGHTS``, the directory of the networks' weights (`stemserve.weights.files`).
+environment, less what is secret in it, and is given ``STEMSERVE_LICENCE``. It reads one variable
+that is no setting: ``STEMSERVE_WEIGHTS``, the directory of the networks' weights
+(`stemserve.weights.files`).
 """
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import Self
 
 import platformdirs
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from stemserve.errors import SettingsError
@@ -22,6 +24,16 @@ from stemserve.schema import PORT, PresetName
 from stemserve.weights.licences import LicencePolicy
 
 ENV_PREFIX = "STEMSERVE_"
+SECRETS = frozenset(
+    (f"{ENV_PREFIX}TOKEN", f"{ENV_PREFIX}TLS_KEY", "CONTAINER_API_KEY", "RUNPOD_API_KEY")
+)
+"""Variables that are kept from the separation process: it decodes what strangers send. The last two
+are the keys that a rented machine is given to itself."""
+
+
+def split_tokens(text: SecretStr) -> list[str]:
+    """The tokens in a text that holds several."""
+    return [token for token in re.split(r"[,\s]+", text.get_secret_value()) if token]
 
 
 class Settings(BaseSettings):
@@ -37,8 +49,14 @@ class Settings(BaseSettings):
         None, ge=0, description="An already listening TCP socket; host and port are then its own"
     )
     token: SecretStr | None = Field(
-        None, description="What callers must send as bearer token; needed beyond loopback"
+        None,
+        description="What callers must send as bearer token; needed beyond loopback. Of several,"
+        " with commas or spaces between them, each is good: so one is replaced without a pause",
     )
+    tls_cert: str | None = Field(
+        None, description="A certificate as PEM text, to serve HTTPS with; needs tls_key"
+    )
+    tls_key: SecretStr | None = Field(None, description="The certificate's key as PEM text")
     data_dir: Path = Field(
         default_factory=lambda: platformdirs.user_data_path("stemserve", appauthor=False),
         description="Where jobs, inputs and results are kept",
@@ -48,6 +66,10 @@ class Settings(BaseSettings):
     queue_limit: int = Field(16, ge=1, le=10_000, description="Jobs that may wait")
     licence: LicencePolicy = Field(
         LicencePolicy.ANY, description="Refuse presets whose weights carry no grant: granted"
+    )
+    strict: bool = Field(
+        False, description="Fail over damaged inputs, for jobs that do not say; else take what can"
+        " be decoded, with silence in place of the rest"
     )
 
     input_limit: int = Field(4 * 2**30, ge=1, description="The largest input that is taken")
@@ -68,6 +90,13 @@ class Settings(BaseSettings):
     )
     start_timeout: float = Field(300, gt=0, description="The separation process is up by then")
     stall_timeout: float = Field(1800, gt=0, description="It is restarted when silent for longer")
+
+    @field_validator("token")
+    @classmethod
+    def _holds_a_token(cls, token: SecretStr | None) -> SecretStr | None:
+        if token is not None and not split_tokens(token):
+            raise ValueError("there is no token in it")
+        return token
 
     @classmethod
     def load(cls, **flags: object) -> Self:

@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.service.worker import RunningWorker
+from tests.service.worker import STAND_IN, RunningWorker, eventually, running_worker
 
 CALLS = [
     ("GET", "/ready"),
@@ -85,6 +85,25 @@ def test_the_token_is_nowhere_to_be_seen(worker: RunningWorker) -> None:
     assert "STEMSERVE_TOKEN" not in separation.environ()
 
 
+@pytest.mark.parametrize("text", ["old,new", "old new", " new ,, old\n", "new\told"])
+def test_each_of_several_tokens_opens_and_nothing_else(data_dir: Path, text: str) -> None:
+    with running_worker(data_dir, text, separation_command=STAND_IN) as worker:
+        eventually(lambda: _answers(worker.url))
+        for token in ("old", "new"):
+            headers = {"Authorization": f"Bearer {token}"}
+            assert httpx.get(worker.url + "/status", headers=headers).status_code == 200
+        for token in ("old,new", ",", "ol", "newold"):
+            headers = {"Authorization": f"Bearer {token}"}
+            assert httpx.get(worker.url + "/status", headers=headers).status_code == 401
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(url + "/health").status_code == 200
+    except httpx.TransportError:
+        return False
+
+
 def serve(tmp_path: Path, *flags: str, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run a worker that is expected to refuse."""
     return subprocess.run(
@@ -111,6 +130,7 @@ def test_no_token_no_service_beyond_this_machine(
     ("flags", "variables", "told"),
     [
         (("--port", "70000"), {}, "port"),
+        ((), {"STEMSERVE_TOKEN": " ,"}, "token"),
         ((), {"STEMSERVE_QUEUE_LIMIT": "many"}, "queue_limit"),
         (("--queue-limit", "0"), {}, "queue_limit"),
         (("--preset", "No Such!"), {}, "preset"),

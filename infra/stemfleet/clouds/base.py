@@ -83,6 +83,8 @@ class Certificate:
 
     certificate: str
     key: str
+    ca: str = ""
+    """What its clients trust (`stemfleet.clouds.trust`); a worker is not given it."""
 
 
 @dataclass(frozen=True)
