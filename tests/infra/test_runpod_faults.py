@@ -99,17 +99,29 @@ def test_a_spot_pod_whose_answer_was_lost_is_found(runpod: RunpodEmulator, fault
     assert [one.id for one in runpod.ledger.contracts()] == [machine.id]
 
 
-def test_a_pod_that_appears_after_it_was_given_up_is_ended_by_the_next(
-    runpod: RunpodEmulator, forget: Callable[[], None]
+@pytest.mark.parametrize("same_process", [True, False])
+def test_a_pod_that_appears_after_it_was_given_up_is_ended_by_the_next_who_looks(
+    runpod: RunpodEmulator, forget: Callable[[], None], same_process: bool
 ) -> None:
     runpod.faults.arm("create", LOST["502"])
     runpod.list_lag_s = 20.0
     RunpodCloud().rent(ANY, spec())
     assert len(alive(runpod)) == 2, "the first could not be seen"
     runpod.clock.advance(60)
-    forget()
-    kept = RunpodCloud().rent(ANY, spec())
+    if same_process:
+        (kept,) = RunpodCloud().machines(PREFIX)
+    else:
+        forget()
+        kept = RunpodCloud().rent(ANY, spec())
     assert [one.id for one in alive(runpod)] == [kept.id]
+
+
+def test_a_kind_that_was_gone_is_asked_for_last(runpod: RunpodEmulator) -> None:
+    community: Callable[[Request], bool] = lambda asked: asked.body["cloud"] == "COMMUNITY"  # noqa: E731
+    runpod.faults.arm("create", problem(400, NO_INSTANCES), count=1000, when=community)
+    for i in range(10):
+        RunpodCloud().rent(ANY, spec(f"{PREFIX}pods-{i}.0a1b2c3d"))
+    assert len(runpod.ledger.calls("create")) == 10 + 2
 
 
 def test_a_surplus_pod_that_does_not_end_is_no_reason_to_fail(runpod: RunpodEmulator) -> None:

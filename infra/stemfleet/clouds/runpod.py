@@ -70,6 +70,10 @@ class RunpodCloud:
         account = self.account
         pods = account.pods(account.now() - LOOK_SECONDS)
         ours = [pod for pod in pods if str(pod.get("name") or "").startswith(label_prefix)]
+        for label in list(account.doubted):
+            same = [pod for pod in ours if pod["name"] == label]
+            if len(same) > 1:
+                ours = [pod for pod in ours if pod["name"] != label] + [_settle(account, same)]
         placed = [str(pod["id"]) for pod in ours if pod.get("status") != "PROVISIONING"]
         hosts = account.hosts(placed)
         return [machine_of(pod, hosts.get(str(pod["id"]), "")) for pod in sorted(ours, key=worth)]
@@ -84,21 +88,29 @@ class RunpodCloud:
         account = self.account
         with account.holding(spec.label):
             pods = account.labelled(spec.label, account.now() - SHARED_SECONDS)
-            good = [pod for pod in pods if machine_of(pod).state is not MachineState.FAILED]
-            best = max(good, key=worth) if good else None
-            surplus = {str(pod["id"]) for pod in pods if pod is not best}
-            if best is not None:
-                with suppress(CloudError):  # the next who looks sees it again
-                    account.end(spec.label, surplus)
-                return machine_of(best)
-            account.end(spec.label, surplus)
+            best = max(pods, key=worth, default=None)
+            if best is not None and machine_of(best).state is not MachineState.FAILED:
+                return machine_of(_settle(account, pods))
+            account.end(spec.label, {str(pod["id"]) for pod in pods})
             offers = choose(account.market(want), want)
-            return _Renting(account, want, spec, avoid).rent(asks(offers, want))
+            kinds = account.likely_first(asks(offers, want))
+            return _Renting(account, want, spec, avoid).rent(kinds)
 
     def destroy(self, label: str) -> None:
         """Terminate every pod that carries the label, until RunPod lists none."""
         with self.account.holding(label):
             self.account.end(label)
+
+
+def _settle(account: Account, pods: list[Json]) -> Json:
+    """Of several pods with one label, the one that is kept; the others are ended.
+
+    One that cannot be ended now is met again by the next who looks.
+    """
+    best = max(pods, key=worth)
+    with suppress(CloudError):
+        account.end(best["name"], {str(pod["id"]) for pod in pods if pod is not best})
+    return best
 
 
 class _Renting:
@@ -129,6 +141,7 @@ class _Renting:
             except (NoCapacityError, ForbiddenError) as error:
                 gone[ask] = error  # a right may be lacking for this kind alone
                 refusals[ask] = str(error)
+                self.account.note_gone(ask)
                 continue
             if reason := self._unfit(machine):
                 refusals[ask] = reason
@@ -185,14 +198,12 @@ class _Renting:
                     pods = self.account.look_for(label, but=held)
                 except CloudError:
                     return _unseen(label, ask, str(error))
+                self.account.doubted.add(label)
                 if not pods and post < POSTS:
                     continue
                 if not pods:
                     raise
-                pod = max(pods, key=worth)
-                if surplus := {str(one["id"]) for one in pods if one is not pod}:
-                    with suppress(CloudError):
-                        self.account.end(label, surplus)
+                pod = _settle(self.account, pods)
             self.account.add(label, pod)
             return machine_of(pod, self._host(pod))
         raise AssertionError("the last attempt ends with a pod or an error")

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 
 from stemfleet.clouds.base import CloudError, GpuFilter, Offer
 from stemfleet.clouds.runpod_api import Json, RunpodApi
-from stemfleet.clouds.runpod_market import market
+from stemfleet.clouds.runpod_market import Ask, market
 from stemfleet.clouds.runpod_pods import CONSOLE
 
 SHARED_SECONDS = 15.0
@@ -37,6 +37,9 @@ class Account:
         self.api = api
         self.rented: dict[str, str] = {}
         """Pod ids by label, of what this process has rented and not ended."""
+        self.doubted: set[str] = set()
+        """Labels for which an answer was lost: a pod that was asked for then may show late."""
+        self._gone: dict[Ask, float] = {}
         self._lock = threading.Lock()
         self._pods: dict[str, Json] = {}
         self._read_at = float("-inf")
@@ -83,6 +86,15 @@ class Account:
                 offers = market(self.api, want)
                 self._catalogs[want] = self.now(), offers
             return offers
+
+    def note_gone(self, ask: Ask) -> None:
+        """There is none of this kind now, whatever the catalog says."""
+        self._gone[ask] = self.now()
+
+    def likely_first(self, kinds: list[Ask]) -> list[Ask]:
+        """The kinds in their order, but those of which there was none lately at the end."""
+        since = self.now() - CATALOG_SECONDS
+        return sorted(kinds, key=lambda ask: self._gone.get(ask, float("-inf")) > since)
 
     def look_for(self, label: str, but: Collection[str]) -> list[Json]:
         """The pods with a label, apart from some, once there are any; waits a little for them."""
