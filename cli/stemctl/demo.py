@@ -20,6 +20,9 @@ from stemctl.errors import EngineError, InputError
 
 STACK = "dev"
 SONG = Path("tests", "sample", "song.flac")
+NOTICE_S, PATIENCE_S = 0.5, 5.0
+"""How soon Ctrl-C is noticed, and how long a command then gets to end by itself."""
+
 INTERRUPTED = 130
 """The exit code of what Ctrl-C has ended."""
 
@@ -101,7 +104,15 @@ class Runner:
             stdout=sys.stderr,
             start_new_session=shielded,
         ) as process:
-            return process.wait()
+            while not (self.interrupted and not shielded):
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    return process.wait(timeout=NOTICE_S)
+            try:
+                return process.wait(timeout=PATIENCE_S)
+            except subprocess.TimeoutExpired:
+                # `pulumi up` goes on waiting for the workers, until it is told a second time.
+                process.send_signal(signal.SIGINT)
+                return process.wait()
 
 
 @contextlib.contextmanager

@@ -61,17 +61,25 @@ def build(target: Path, tell: Tell) -> None:
         go.compile(made / "bin" / "pulumi")
         shim = Path(go.directory_of(SDK), "python", "dist", "pulumi-resource-pulumi-python")
         install(shim.read_text(encoding="utf-8"), made / "bin" / shim.name)
-        install(LANGUAGE_HOST, made / "bin" / "pulumi-language-python")
-        shutil.copyfile(language_host.__file__, made / "bin" / "language_host.py")
+        put_language_host(made)
         if target.exists():
             shutil.rmtree(target)
         made.rename(target)
 
 
+def put_language_host(engine: Path) -> None:
+    """Put this release's language host beside a built engine, which may be older than it."""
+    install(LANGUAGE_HOST, engine / "bin" / "pulumi-language-python")
+    source = Path(language_host.__file__).read_text(encoding="utf-8")
+    install(source, engine / "bin" / "language_host.py")
+
+
 def install(text: str, place: Path) -> None:
-    """Write an executable file."""
-    place.write_text(text, encoding="utf-8")
-    place.chmod(0o755)
+    """Write an executable file, in one step."""
+    beside = place.with_name(f".{place.name}-{os.getpid()}")
+    beside.write_text(text, encoding="utf-8")
+    beside.chmod(0o755)
+    beside.replace(place)
 
 
 def check_go() -> None:

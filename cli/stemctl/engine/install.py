@@ -44,6 +44,9 @@ def install_engine() -> Engine:
     Raises:
         EngineError: none of the three ways worked; says what each lacks.
     """
+    built = cache() / build.VERSION
+    if built.exists():
+        build.put_language_host(built)
     try:
         engine = find_engine()
     except EngineError as error:

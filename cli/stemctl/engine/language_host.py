@@ -55,7 +55,9 @@ class LanguageHost(LanguageServer):
 
         os.chdir(directory)
         self.program = program
-        return super().Run(request, context)  # type: ignore[no-untyped-call]
+        result = super().Run(request, context)  # type: ignore[no-untyped-call]
+        # What went wrong has been shown by then; the engine would show an error a second time.
+        return language_pb2.RunResponse(bail=True) if result.error else result
 
 
 def main() -> None:
