@@ -78,7 +78,7 @@ def cloud(market: VastEmulator) -> VastCloud:
 
 def another_process() -> VastCloud:
     """The adapter as in a process that knows nothing of what this one did."""
-    vast._account.cache_clear()
+    vast._accounts.clear()
     return VastCloud()
 
 
@@ -353,6 +353,7 @@ def test_a_fault_that_is_told(
         Fault(200, {"success": True}),
         Fault(200, {"success": True, "instances": None}),
         Fault(200, {"success": True, "instances": "none"}),
+        Fault(200, {"success": True, "instances": [{"label": "no id"}]}),
         Fault(200, reset=True),
     ],
     ids=lambda fault: f"{fault.status} {str(fault.body)[:40]}{' reset' if fault.reset else ''}",

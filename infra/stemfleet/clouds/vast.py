@@ -12,7 +12,6 @@ import threading
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from functools import cache
 from typing import Any
 
 from stemfleet.clouds import vast_rows
@@ -77,6 +76,8 @@ class _Account:
     """Held while an offer is chosen, so that no two threads try the same."""
     offers: dict[tuple[object, ...], tuple[float, list[Offer]]] = field(default_factory=dict)
     """The market by what was asked for: as of when, less what was tried since."""
+    claimed: set[str] = field(default_factory=set)
+    """Offers that some thread tries to rent now."""
     listing: threading.Lock = field(default_factory=threading.Lock)
     """Held while all machines are listed: who comes meanwhile is served with the same list."""
     seen: tuple[float, object, list[Machine]] = (-math.inf, None, [])
@@ -87,9 +88,16 @@ class _Account:
     """What this process has rented, and when, by id; a list may not show it yet."""
 
 
-@cache
+_accounts: dict[tuple[str, str], _Account] = {}
+_finding = threading.Lock()
+
+
 def _account(url: str, key: str) -> _Account:
-    return _Account(VastApi(url, key))
+    """The same one for every thread that asks: they are to take turns."""
+    with _finding:
+        if (url, key) not in _accounts:
+            _accounts[url, key] = _Account(VastApi(url, key))
+        return _accounts[url, key]
 
 
 class VastCloud:
@@ -186,12 +194,14 @@ class VastCloud:
                 continue
             except UnreachableError as error:
                 self._account.change = object()
-                if found := self._await_listed(spec.label, error):
-                    return self._sole(found[0], avoid)
+                if landed := self._await_listed(spec.label, avoid, error):
+                    return self._sole(landed, avoid)
                 lost += 1
                 if lost == LOST_ANSWERS:
                     raise
                 continue
+            finally:
+                self._account.claimed.discard(offer.id)
             return self._sole(self._rented(_just_rented(id_, offer, spec.label)), avoid)
         raise NoCapacityError(
             f"{CANDIDATES} offers in a row were gone before they could be rented: "
@@ -203,13 +213,13 @@ class VastCloud:
 
         It is paid for: nothing raises.
         """
+        keep = machine
         with suppress(CloudError):
             found = self._labelled(machine.label)
-            others = [one for one in found if one.id != machine.id]
-            keep = _best([machine, *others], avoid) or machine
-            self._end_others(keep, [machine, *others])
-            return keep
-        return machine
+            all_ = [machine, *(one for one in found if one.id != machine.id)]
+            keep = _best(all_, avoid) or machine
+            self._end_others(keep, all_)
+        return keep
 
     def _end_others(self, keep: Machine, found: Iterable[Machine]) -> None:
         for other in found:
@@ -226,14 +236,17 @@ class VastCloud:
         self._account.rented.pop(id_, None)
         self._account.change = object()
 
-    def _await_listed(self, label: str, lost: UnreachableError) -> list[Machine]:
+    def _await_listed(
+        self, label: str, avoid: frozenset[str], lost: UnreachableError
+    ) -> Machine | None:
         """What a rental without an answer has rented, if it has."""
         end = self._pace.now() + APPEAR_SECONDS
         try:
             while True:
                 looked_at = self._pace.now()
-                if (found := self._labelled(label)) or looked_at >= end:
-                    return found
+                landed = _best(self._labelled(label), avoid)
+                if landed or looked_at >= end:
+                    return landed
                 self._pace.sleep(LOOK_SECONDS)
         except CloudError as error:
             raise UnreachableError(
@@ -269,10 +282,15 @@ class VastCloud:
                 with suppress(NoCapacityError):
                     best = choose(market, want, avoid)[0]
             if best is None:
-                at, market = self._pace.now(), self._search(want)
-                best = self._choose(market, want, avoid)[0]
+                # Claims of before count as well: what was rented while the answer came is in it.
+                at, claimed = self._pace.now(), set(self._account.claimed)
+                found = self._search(want)
+                claimed |= self._account.claimed
+                market = [one for one in found if one.id not in claimed]
+                best = self._choose(market or found, want, avoid)[0]
             left = [one for one in market if (one.host or one.id) != (best.host or best.id)]
             self._account.offers[key] = (at, left)
+            self._account.claimed.add(best.id)
             return best
 
     def _choose(
@@ -294,7 +312,8 @@ class VastCloud:
             query["num_gpus"] = {"eq": want.count}
         rows = self._api.search(query, spot=want.spot, disk_gb=want.disk_gb or DISK_GB)
         bid = want.bid_usd_per_hour if want.spot else None
-        offers = [vast_rows.offer(row, bid=bid, spot=want.spot) for row in rows]
+        found = [vast_rows.offer(row, bid=bid, spot=want.spot) for row in rows]
+        offers = [one for one in found if one is not None]
         met = [one for one in offers if bid is None or one.usd_per_hour <= bid]
         if offers and not met:
             least = min(one.usd_per_hour for one in offers)

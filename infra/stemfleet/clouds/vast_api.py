@@ -302,7 +302,9 @@ class VastApi:
 
 
 def _rows(found: object, what: str) -> list[Row]:
-    if not isinstance(found, list) or not all(isinstance(row, dict) for row in found):
+    if not isinstance(found, list) or not all(
+        isinstance(row, dict) and isinstance(row.get("id"), int) for row in found
+    ):
         raise UnreachableError(f"Vast.ai answered the {what} with something else: try again")
     return found
 

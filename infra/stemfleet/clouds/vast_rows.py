@@ -6,6 +6,7 @@ document names; none of that is an error here.
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Any
 
@@ -20,32 +21,36 @@ CERTIFICATE_VARIABLE = "STEMSERVE_TLS_CERT"
 """A container that was given it serves HTTPS; the row of a machine shows its environment."""
 
 BROKEN = re.compile(
-    r"oci runtime|error response from daemon|pull access denied|manifest (?:\S+ )?(?:unknown|not f)"
-    r"|repository does not exist|invalid reference format|unauthorized|no space left"
+    r"oci runtime|error response from daemon|pull access denied"
+    r"|manifest (?:for \S+ )?(?:unknown|not found)|repository does not exist"
+    r"|invalid reference format|unauthorized|no space left"
     r"|failed to (?:pull|create|start|resolve)|no such image",
     re.IGNORECASE,
 )
 """In a status message: the container will never run."""
 
-ENDED = {"stopped", "exited", "frozen"}
+ENDED = ("stopped", "exited", "frozen")
 """Actual states that do not become `running` by themselves, and are paid for all the same."""
 
-LOST = {"offline", "unknown"}
+LOST = ("offline", "unknown")
 """The host does not answer. It may come back: how long to wait is for the caller to decide."""
 
 
-def offer(row: Row, *, bid: float | None, spot: bool) -> Offer:
-    """An offer of the market. A spot offer's price is the bid, or the least that is accepted."""
-    price = _number(row.get("dph_total")) or 0.0
-    if spot:
-        price = max(_number(row.get("min_bid")) or 0.0, bid or 0.0)
+def offer(row: Row, *, bid: float | None, spot: bool) -> Offer | None:
+    """An offer of the market; None if it does not tell its price.
+
+    A spot offer's price is the bid, or the least that is accepted.
+    """
+    price = _number(row.get("min_bid" if spot else "dph_total"))
+    if price is None or price <= 0:
+        return None
     memory = _number(row.get("gpu_ram"))
     ports = _number(row.get("direct_port_count"))
     reliability = row.get("reliability2", row.get("reliability"))
     return Offer(
         id=str(row["id"]),
         gpu=str(row.get("gpu_name", "")),
-        usd_per_hour=price,
+        usd_per_hour=max(price, bid or 0.0) if spot else price,
         region=str(row.get("geolocation") or ""),
         gpu_count=int(_number(row.get("num_gpus")) or 0),
         vram_gb=None if memory is None else memory / 1000,
@@ -123,13 +128,15 @@ def _url(row: Row) -> str | None:
 
 
 def _has_certificate(row: Row) -> bool:
-    given = row.get("extra_env") or ()
-    names = given if isinstance(given, dict) else [pair[0] for pair in given if pair]
-    return CERTIFICATE_VARIABLE in names
+    given = row.get("extra_env")
+    if isinstance(given, list):
+        given = [pair[0] for pair in given if isinstance(pair, list) and pair]
+    return isinstance(given, list | dict) and CERTIFICATE_VARIABLE in given
 
 
 def _number(value: object) -> float | None:
     try:
-        return float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
+        number = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
         return None
+    return number if math.isfinite(number) else None
