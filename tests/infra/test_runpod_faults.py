@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import random
+import threading
 import traceback
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 import httpx
@@ -185,6 +187,7 @@ def test_when_nobody_can_say_whether_a_pod_exists_the_slot_stands_in_state(
         pytest.param(Fault(200, HTML), id="HTML with 200"),
         pytest.param(Fault(200, {"instances": []}), id="another object"),
         pytest.param(Fault(200, {"pods": None}), id="no list"),
+        pytest.param(Fault(200, {"pods": [{"name": LABEL}]}), id="a row without an id"),
         pytest.param(Fault(reset=True), id="a reset"),
         pytest.param(Fault(200, {"pods": [], "pagination": {"hasNextPage": True}}), id="no cursor"),
         pytest.param(
@@ -211,6 +214,24 @@ def test_a_list_that_failed_is_no_empty_list(runpod: RunpodEmulator, fault: Faul
 
 
 @pytest.mark.usefixtures("impatient")
+def test_all_who_wait_for_a_list_share_its_failure(runpod: RunpodEmulator) -> None:
+    runpod.faults.arm("list", Fault(503, "", delay=0.2), count=10_000)
+    together = threading.Barrier(8)
+
+    def look(_: int) -> None:
+        together.wait()
+        with pytest.raises(UnreachableError):
+            RunpodCloud().machines(PREFIX)
+
+    with pytest.raises(UnreachableError):
+        RunpodCloud().machines(PREFIX)
+    alone = len(runpod.ledger.calls("list"))
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(look, range(8)))
+    assert len(runpod.ledger.calls("list")) < alone * 5
+
+
+@pytest.mark.usefixtures("impatient")
 def test_a_later_page_that_fails_is_no_end_of_the_list(runpod: RunpodEmulator) -> None:
     runpod.page_size = 2
     for i in range(5):
@@ -228,6 +249,7 @@ REFUSALS: list[tuple[str, Fault, type[CloudError], str]] = [
     ("no right", problem(403, "access denied"), CloudError, "permission"),
     ("no credit", problem(402, "Insufficient balance"), NoCreditError, "add credit"),
     ("a rule", problem(400, "exactly one of gpu or cpu must be set"), RefusedError, "exactly one"),
+    ("credit by text", problem(400, "Your balance is too low."), NoCreditError, "add credit"),
     ("a conflict", problem(409, "name is taken"), RefusedError, "name is taken"),
     ("too large", problem(413, "Request body exceeds"), RefusedError, "exceeds"),
     ("unknown", problem(422, "Request validation failed."), RefusedError, "validation"),

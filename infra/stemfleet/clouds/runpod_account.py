@@ -10,7 +10,7 @@ import threading
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 
-from stemfleet.clouds.base import CloudError, GpuFilter, Offer
+from stemfleet.clouds.base import CloudError, GpuFilter, Offer, UnreachableError
 from stemfleet.clouds.runpod_api import Json, RunpodApi
 from stemfleet.clouds.runpod_market import Ask, market
 from stemfleet.clouds.runpod_pods import CONSOLE
@@ -43,6 +43,8 @@ class Account:
         self._lock = threading.Lock()
         self._pods: dict[str, Json] = {}
         self._read_at = float("-inf")
+        self._failure: UnreachableError | None = None
+        self._failed_at = float("-inf")
         self._catalog_lock = threading.Lock()
         self._catalogs: dict[GpuFilter, tuple[float, list[Offer]]] = {}
         self._hosts: dict[str, str] = {}
@@ -56,11 +58,18 @@ class Account:
     def pods(self, since: float) -> list[Json]:
         """All pods, by a list that was asked for after ``since`` (of `now`)."""
         # The lock is held while the list is on its way: threads that want one share it, and what
-        # is rented meanwhile is added to it, not lost by it.
+        # is rented meanwhile is added to it, not lost by it. They share its failure as well.
+        entered = self.now()
         with self._lock:
+            if self._failure is not None and self._failed_at >= entered:
+                raise UnreachableError(str(self._failure))
             if self._read_at < since:
                 asked = self.now()
-                self._pods = {str(pod["id"]): pod for pod in self.api.pods() if pod.get("id")}
+                try:
+                    self._pods = {str(pod["id"]): pod for pod in self.api.pods()}
+                except UnreachableError as error:
+                    self._failure, self._failed_at = error, self.now()
+                    raise
                 self._read_at = asked
             return list(self._pods.values())
 

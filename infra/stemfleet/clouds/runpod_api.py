@@ -45,9 +45,10 @@ NO_CAPACITY = re.compile(
     r"|out of (?:stock|capacity)|no capacity",
     re.IGNORECASE,
 )
-"""What tells that a machine lacks from a request that breaks a rule: both are status 400."""
+"""What tells that a machine lacks from a request that breaks a rule: both are status 400, and
+GraphQL tells every error by its text alone."""
 
-NO_CREDIT = re.compile(r"balance|credit|fund|spend(?:ing)? limit|payment", re.IGNORECASE)
+NO_CREDIT = re.compile(r"\b(?:balance|credits?|funds|payment|spend(?:ing)? limit)\b", re.IGNORECASE)
 
 set_on_retry_hooks([])  # a retry is no news; what comes of it is
 
@@ -104,12 +105,15 @@ class RunpodApi:
         query: dict[str, str] = {}
         for _ in range(PAGES):
             page = self._get("/v2/pods", query)
-            if not isinstance(page.get("pods"), list):
+            rows = page.get("pods")
+            if not isinstance(rows, list) or not all(
+                isinstance(row, dict) and isinstance(row.get("id"), str) for row in rows
+            ):
                 raise UnreachableError(
                     "RunPod answered a question for the pods with something else: "
                     "nothing is known of them; try again"
                 )
-            pods += page["pods"]
+            pods += rows
             further = page.get("pagination") or {}
             if not further.get("hasNextPage"):
                 return pods
@@ -134,8 +138,7 @@ class RunpodApi:
         secrets = [str(value) for value in body.get("env", {}).values()]
         answer = self._send("POST", "/v2/pods", json=body, once=True, secrets=secrets)
         if answer.status_code == httpx.codes.BAD_REQUEST:
-            detail = self._detail(answer, secrets)
-            raise (NoCapacityError if NO_CAPACITY.search(detail) else RefusedError)(detail)
+            raise _meaning(self._detail(answer, secrets))
         return self._json(answer, LostAnswerError, secrets)
 
     def terminate_pod(self, id_: str) -> None:
@@ -168,12 +171,7 @@ class RunpodApi:
         lost = LostAnswerError if once else UnreachableError
         body = self._json(answer, lost, secrets)
         if errors := body.get("errors"):
-            detail = self._hide(str(errors[0].get("message")), secrets)
-            if NO_CAPACITY.search(detail):
-                raise NoCapacityError(detail)
-            if NO_CREDIT.search(detail):
-                raise NoCreditError(_no_credit(detail))
-            raise RefusedError(f"RunPod refuses: {detail}")
+            raise _meaning(self._hide(str(errors[0].get("message")), secrets))
         if not isinstance(body.get("data"), dict):
             raise lost("RunPod answered a GraphQL request without data: try again")
         return dict(body["data"])
@@ -322,6 +320,15 @@ def _pause(error: Exception) -> bool | float:
     if not isinstance(error, _LaterError) or error.seconds is None:
         return isinstance(error, _LaterError)
     return 0.01 if error.seconds <= PATIENCE_SECONDS else False
+
+
+def _meaning(detail: str) -> CloudError:
+    """The error behind a text, where the status does not tell one from the other."""
+    if NO_CAPACITY.search(detail):
+        return NoCapacityError(detail)
+    if NO_CREDIT.search(detail):
+        return NoCreditError(_no_credit(detail))
+    return RefusedError(f"RunPod refuses what the group asks for: {detail}")
 
 
 def _no_credit(detail: str) -> str:
