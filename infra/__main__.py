@@ -7,4 +7,5 @@ fleet = Fleet("fleet", read_config())
 
 pulumi.export("endpoints", fleet.endpoints)
 pulumi.export("token", fleet.token)
+pulumi.export("ca", fleet.ca)
 pulumi.export("usdPerHour", fleet.usd_per_hour)

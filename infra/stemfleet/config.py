@@ -25,6 +25,10 @@ from pydantic import (
 from stemfleet.clouds.registry import CLOUD_NAMES
 from stemfleet.label import GROUP_NAME
 
+IDLE_MINUTES = 15.0
+LEASE_HOURS = 12.0
+"""After these a rented machine's worker ends it, unless the group says otherwise; 0 is never."""
+
 
 class ConfigError(Exception):
     """The configuration cannot be used. One line for each key that is wrong."""
@@ -37,6 +41,7 @@ def _whole(value: object) -> object:
 
 Whole = Annotated[int, BeforeValidator(_whole)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Limit = Annotated[float, Field(ge=0, le=10_000, allow_inf_nan=False)]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=255, strip_whitespace=True)]
 
 
@@ -62,6 +67,23 @@ class Group(_Checked):
     preset: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")] = "center"
     image: Name | None = None
     gpu: Gpu | None = None
+    idleMinutes: Limit | None = None  # noqa: N815
+    leaseHours: Limit | None = None  # noqa: N815
+
+    @property
+    def idle_minutes(self) -> float | None:
+        """A worker ends its machine when it was idle for so long; None: never for that."""
+        return self._limit(self.idleMinutes, IDLE_MINUTES)
+
+    @property
+    def lease_hours(self) -> float | None:
+        """A worker ends its machine when its lease was not renewed for so long; None: never."""
+        return self._limit(self.leaseHours, LEASE_HOURS)
+
+    def _limit(self, given: float | None, default: float) -> float | None:
+        if given is None:
+            return None if self.cloud == "local" else default
+        return given or None
 
     @field_validator("cloud")
     @classmethod

@@ -7,11 +7,12 @@ from typing import Any
 import pulumi
 from pulumi.runtime.config import CONFIG, get_config_env
 
+from stemfleet.clouds.registry import on_bare_port
 from stemfleet.config import ConfigError, FleetConfig, Group, parse_config, parse_values
-from stemfleet.identity import Identity
+from stemfleet.identity import Identity, WorkerCertificate
 from stemfleet.label import stack_prefix
 from stemfleet.ready import Ready
-from stemfleet.slot import SLOT_TYPES, Slot
+from stemfleet.slot import SLOT_TYPES, Slot, gpu_filter
 
 
 def read_config() -> FleetConfig:
@@ -40,6 +41,8 @@ class Fleet(pulumi.ComponentResource):
 
     endpoints: pulumi.Output[list[dict[str, Any]]]
     token: pulumi.Output[str]
+    ca: pulumi.Output[str] | None
+    """What clients trust of workers on bare ports; None: there are none."""
     usd_per_hour: pulumi.Output[float]
 
     def __init__(
@@ -48,18 +51,27 @@ class Fleet(pulumi.ComponentResource):
         super().__init__("stemfleet:index:Fleet", name, None, opts)
         child = pulumi.ResourceOptions(parent=self)
         identity = Identity("identity", child)
-        prefix = stack_prefix(pulumi.get_project(), pulumi.get_stack())
+        shared: dict[str, Any] = {
+            "prefix": stack_prefix(pulumi.get_project(), pulumi.get_stack()),
+            "token": identity.token,
+            "fingerprint": identity.fingerprint,
+        }
+        certificate = self.ca = None
+        if any(_on_bare_port(group) for group in config.groups):
+            certificate = WorkerCertificate("certificate", child)
+            self.ca = certificate.ca
+        shown = _shown(certificate)
         slots = [
-            _declare(group, index, prefix, identity, child)
+            _declare(group, index, shared | (shown if _on_bare_port(group) else {}), child)
             for group in config.groups
             for index in range(group.count)
         ]
         ready = Ready(
             "ready",
             {
-                "prefix": prefix,
-                "token": identity.token,
-                "fingerprint": identity.fingerprint,
+                **shared,
+                **shown,
+                "certificateAuthority": self.ca,
                 "timeoutSeconds": config.readyTimeoutSeconds,
                 "slots": [{**inputs, **slot.facts} for inputs, slot in slots],
             },
@@ -71,17 +83,36 @@ class Fleet(pulumi.ComponentResource):
         self.register_outputs({"endpoints": self.endpoints, "usdPerHour": self.usd_per_hour})
 
 
+def _want(group: Group) -> dict[str, Any]:
+    return group.gpu.model_dump(exclude_none=True) if group.gpu else {}
+
+
+def _on_bare_port(group: Group) -> bool:
+    return on_bare_port(group.cloud, gpu_filter(_want(group)))
+
+
+def _shown(certificate: WorkerCertificate | None) -> dict[str, Any]:
+    """What a slot on a bare port is given of the certificate."""
+    if certificate is None:
+        return {}
+    return {
+        "certificate": certificate.certificate,
+        "certificateKey": certificate.key,
+        "certificateFingerprint": certificate.fingerprint,
+    }
+
+
 def _declare(
-    group: Group, index: int, prefix: str, identity: Identity, opts: pulumi.ResourceOptions
+    group: Group, index: int, shared: dict[str, Any], opts: pulumi.ResourceOptions
 ) -> tuple[dict[str, Any], Slot]:
     slot = f"{group.name}-{index}"
-    want = group.gpu.model_dump(exclude_none=True) if group.gpu else {}
     inputs = {
         "slot": slot,
         "cloud": group.cloud,
         "preset": group.preset,
         "image": group.image,
-        "want": want,
+        "want": _want(group),
+        "idleMinutes": group.idle_minutes,
+        "leaseHours": group.lease_hours,
     }
-    shared = {"prefix": prefix, "token": identity.token, "fingerprint": identity.fingerprint}
     return inputs, SLOT_TYPES[group.cloud](slot, {**inputs, **shared}, opts)

@@ -35,11 +35,20 @@ def stack_prefix(project: str, stack: str) -> str:
 
 
 def slot_label(
-    prefix: str, slot: str, *, preset: str, image: str | None, want: GpuFilter, fingerprint: str
+    prefix: str,
+    slot: str,
+    *,
+    preset: str,
+    image: str | None,
+    want: GpuFilter,
+    fingerprint: str,
+    idle_minutes: float | None = None,
+    lease_hours: float | None = None,
 ) -> str:
     """``{project}.{stack}.{group}-{i}.{hash8}``.
 
-    ``fingerprint`` stands for the token, which a worker is given once, at its start. Of the filter
+    ``fingerprint`` stands for the token and the certificate, which a worker is given once, at its
+    start, as are the limits after which it ends its own machine. Of the filter and of the limits
     only what is asked for is in the hash, so that a new kind of wish leaves the labels there are as
     they are; and not the price cap, which holds for the next machine, and for this one only if it
     costs more.
@@ -50,5 +59,8 @@ def slot_label(
         for key, value in asdict(want).items()
         if key != "max_usd_per_hour" and value != anything[key]
     }
-    fixed = json.dumps([preset, image, asked, fingerprint], sort_keys=True)
-    return f"{prefix}{slot}.{hashlib.sha256(fixed.encode()).hexdigest()[:8]}"
+    limits = {"idle": idle_minutes, "lease": lease_hours}
+    ends = {key: value for key, value in limits.items() if value is not None}
+    fixed = [preset, image, asked, fingerprint, *([ends] if ends else [])]
+    text = json.dumps(fixed, sort_keys=True)
+    return f"{prefix}{slot}.{hashlib.sha256(text.encode()).hexdigest()[:8]}"

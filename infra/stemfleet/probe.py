@@ -19,6 +19,9 @@ from typing import Any
 
 import httpx
 
+from stemfleet.clouds.base import Certificate
+from stemfleet.clouds.trust import trust_only
+
 RATE = 44_100
 SECONDS = 3
 FRAMES = RATE * SECONDS
@@ -60,11 +63,15 @@ def probe_song() -> bytes:
     return file.getvalue()
 
 
-def open_client(url: str) -> httpx.Client:
-    """A client for one worker. Loopback is never asked through a proxy."""
+def open_client(url: str, certificate: Certificate | None = None) -> httpx.Client:
+    """A client for one worker. Loopback is never asked through a proxy.
+
+    A worker that was given a ``certificate`` must show that one; any other, one of the web's.
+    """
+    # Loading the trusted certificates takes longer than the whole boot of a small worker.
+    verify: ssl.SSLContext | bool = _trusted() if url.startswith("https:") else False
     return httpx.Client(
-        # Loading the trusted certificates takes longer than the whole boot of a small worker.
-        verify=_trusted() if url.startswith("https:") else False,
+        verify=trust_only(certificate.ca) if certificate else verify,
         timeout=httpx.Timeout(30.0, connect=5.0),
         mounts={"all://127.0.0.1": None, "all://localhost": None},
     )
@@ -136,11 +143,11 @@ def prove(client: httpx.Client, url: str, token: str, preset: str, deadline: flo
         }
         _send(client, "POST", f"{url}/job", token, json=body)
         done = _await_job(client, f"{url}/job/{job}", token, deadline)
-        results = done.get("results") or []
-        if not results:
-            raise DudError("it completed a job without a result")
-        for result in results:
-            name = str(result["name"])
+        names = [str(result["name"]) for result in done.get("results") or ()]
+        stems = [name for name in names if name.endswith(".wav")]
+        if not stems:
+            raise DudError("it completed a job without a stem")
+        for name in stems:
             answer = _send(client, "GET", f"{url}/result/{job}", token, params={"file": name})
             _check_length(name, answer.content)
         _send(client, "DELETE", f"{url}/job/{job}", token)

@@ -15,6 +15,17 @@ from stemfleet.clouds.registry import find_cloud
 from stemfleet.errors import shown_plainly
 from stemfleet.slot import gpu_filter, worker_spec
 
+SHARED = (
+    "prefix",
+    "token",
+    "fingerprint",
+    "certificate",
+    "certificateKey",
+    "certificateAuthority",
+    "certificateFingerprint",
+)
+"""Inputs that are the same for all slots."""
+
 
 class ReadyProvider(ResourceProvider):
     """Waits, on create and whenever a slot has another machine."""
@@ -23,7 +34,8 @@ class ReadyProvider(ResourceProvider):
 
     def diff(self, _id: str, olds: dict[str, Any], news: dict[str, Any]) -> DiffResult:
         """Another set of machines is to be proven. A longer wait alone is no reason to wait."""
-        changed = any(olds.get(key) != news.get(key) for key in ("slots", "fingerprint"))
+        keys = ("slots", "fingerprint", "certificateFingerprint")
+        changed = any(olds.get(key) != news.get(key) for key in keys)
         return DiffResult(changes=changed)
 
     @shown_plainly
@@ -52,7 +64,8 @@ class Ready(Resource, module="stemfleet", name="Ready"):
             name,
             {**props, "endpoints": None, "usdPerHour": None},
             pulumi.ResourceOptions.merge(
-                opts, pulumi.ResourceOptions(additional_secret_outputs=["token"])
+                opts,
+                pulumi.ResourceOptions(additional_secret_outputs=["token", "certificateKey"]),
             ),
         )
 
@@ -61,7 +74,7 @@ def _await_all(props: dict[str, Any], known: dict[str, float]) -> dict[str, Any]
     # Imported here: only the resource that waits needs an HTTP client, not every slot.
     from stemfleet.watch import Wanted, Watch
 
-    shared = {key: props[key] for key in ("prefix", "token", "fingerprint")}
+    shared = {key: props[key] for key in SHARED if key in props}
     wanted = [
         Wanted(
             slot["slot"],
@@ -82,6 +95,7 @@ def _await_all(props: dict[str, Any], known: dict[str, float]) -> dict[str, Any]
             "region": one.machine.region,
             "instanceId": one.machine.id,
             "realtime": one.realtime,
+            "ownCertificate": one.own_certificate,
         }
         for one in proven
     ]

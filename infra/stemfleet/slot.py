@@ -20,12 +20,22 @@ from pulumi.dynamic import (
     UpdateResult,
 )
 
-from stemfleet.clouds.base import GpuFilter, Machine, MachineState, WorkerSpec
-from stemfleet.clouds.registry import find_cloud
+from stemfleet.clouds.base import Certificate, GpuFilter, Machine, MachineState, WorkerSpec
+from stemfleet.clouds.registry import find_cloud, on_bare_port
 from stemfleet.errors import shown_plainly
 from stemfleet.label import slot_label
 
-FIXED = ("prefix", "slot", "cloud", "preset", "image", "fingerprint")
+FIXED = (
+    "prefix",
+    "slot",
+    "cloud",
+    "preset",
+    "image",
+    "fingerprint",
+    "certificateFingerprint",
+    "idleMinutes",
+    "leaseHours",
+)
 """Inputs of which a change means another machine, as does that of the GPU filter but for the price
 cap. A value that is not known yet (in a preview) is another value."""
 
@@ -42,20 +52,35 @@ def gpu_filter(wire: dict[str, Any]) -> GpuFilter:
 
 def worker_spec(props: dict[str, Any]) -> WorkerSpec:
     """What shall run in the slot that these inputs describe."""
-    image = props.get("image")
+    image, want, fingerprint = props.get("image"), gpu_filter(props["want"]), props["fingerprint"]
+    limits = {"idle_minutes": props.get("idleMinutes"), "lease_hours": props.get("leaseHours")}
+    certificate = None
+    if on_bare_port(props["cloud"], want):
+        certificate = Certificate(
+            props["certificate"], props["certificateKey"], props.get("certificateAuthority", "")
+        )
+        fingerprint += props["certificateFingerprint"]
     label = slot_label(
         props["prefix"],
         props["slot"],
         preset=props["preset"],
         image=image,
-        want=gpu_filter(props["want"]),
-        fingerprint=props["fingerprint"],
+        want=want,
+        fingerprint=fingerprint,
+        **limits,
     )
-    return WorkerSpec(label=label, preset=props["preset"], token=props["token"], image=image)
+    return WorkerSpec(label, props["preset"], props["token"], image, certificate, **limits)
 
+
+HANDED_OVER = frozenset(("token", "certificate", "certificateKey"))
+"""Inputs that are no outputs: they are long, most are secrets, and state shall hold them once."""
 
 FACTS = ("label", "instanceId", "gpu", "usdPerHour", "region", "failure")
 """What a slot tells of its machine, beside its inputs."""
+
+
+def _kept(props: dict[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in props.items() if k not in HANDED_OVER and v is not None}
 
 
 def _facts(machine: Machine) -> dict[str, Any]:
@@ -95,7 +120,7 @@ class SlotProvider(ResourceProvider):
         """Find or rent, and return at once: from the renting on, nothing here can fail."""
         spec = worker_spec(props)
         machine = find_cloud(props["cloud"]).rent(gpu_filter(props["want"]), spec)
-        return CreateResult(spec.label, {**props, **_facts(machine)})
+        return CreateResult(spec.label, {**_kept(props), **_facts(machine)})
 
     @shown_plainly
     def read(self, id_: str, props: dict[str, Any]) -> ReadResult:
@@ -112,7 +137,7 @@ class SlotProvider(ResourceProvider):
 
     def update(self, _id: str, olds: dict[str, Any], news: dict[str, Any]) -> UpdateResult:
         """The price cap alone changes in place: it holds for the next machine."""
-        return UpdateResult({**olds, **{k: v for k, v in news.items() if v is not None}})
+        return UpdateResult({**_kept(olds), **_kept(news)})
 
     @shown_plainly
     def delete(self, id_: str, props: dict[str, Any]) -> None:
@@ -121,7 +146,7 @@ class SlotProvider(ResourceProvider):
 
 
 class Slot(Resource):
-    """Base of the slots of all clouds. Its outputs are its inputs and the machine's facts."""
+    """Base of the slots of all clouds. Its outputs are inputs of it and the machine's facts."""
 
     label: pulumi.Output[str]
     instanceId: pulumi.Output[str]  # noqa: N815 - outputs are named as Pulumi names them
@@ -133,9 +158,7 @@ class Slot(Resource):
             SlotProvider(),
             name,
             {**props, **dict.fromkeys(FACTS)},
-            pulumi.ResourceOptions.merge(
-                opts, pulumi.ResourceOptions(additional_secret_outputs=["token"])
-            ),
+            opts,
         )
 
     @property

@@ -62,6 +62,8 @@ class Proven:
     cloud: str
     machine: Machine
     realtime: float
+    own_certificate: bool = False
+    """It shows the stack's certificate, not one that the web trusts."""
 
 
 class _Slot:
@@ -188,7 +190,7 @@ class Watch:
     def _attempt(self, machine: Machine, url: str, spec: WorkerSpec) -> float:
         """The worker's realtime. Waits a little for one that is about to be ready."""
         give_up = time.monotonic() + ATTEMPT_SECONDS
-        with open_client(url) as client:
+        with open_client(url, spec.certificate) as client:
             while True:
                 try:
                     check_ready(client, url, spec.token)
@@ -215,7 +217,8 @@ class Watch:
         except UnfitError as error:
             one.failure = str(error)
         else:
-            one.proven = Proven(one.wanted.slot, one.wanted.cloud.name, one.machine, realtime)
+            wanted, own = one.wanted, one.wanted.spec.certificate is not None
+            one.proven = Proven(wanted.slot, wanted.cloud.name, one.machine, realtime, own)
             self.say(f"{one.wanted.slot} is ready: {realtime:g} × realtime, {one.machine.url}")
 
     def _replace(self, one: _Slot, reason: str) -> None:

@@ -6,9 +6,9 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-import httpx
 import pytest
-from stemfleet.probe import prove
+from stemfleet.clouds.base import Certificate
+from stemfleet.probe import open_client, prove
 
 from tests.clouds.clock import Clock
 from tests.clouds.machines import RealWorker
@@ -46,8 +46,10 @@ def test_a_fleet_from_its_renting_over_a_lost_bid_to_its_end(
     assert outputs["usdPerHour"] == pytest.approx(
         sum(market.find(c.label).usd_per_hour for c in market.ledger.alive(PREFIX))
     )
-    with httpx.Client(trust_env=False) as client:
-        for one in outputs["endpoints"]:
+    for one in outputs["endpoints"]:
+        assert one["url"].startswith("https:")
+        assert one["ownCertificate"]
+        with open_client(one["url"], Certificate("", "", outputs["ca"])) as client:
             assert one["cloud"] == "vast"
             assert one["gpu"] in GROUP["gpu"]["names"]
             assert one["realtime"] > 0
@@ -79,3 +81,4 @@ def test_a_fleet_from_its_renting_over_a_lost_bid_to_its_end(
         assert market.key not in str(contract.environment)
     assert market.key not in said + state
     assert outputs["token"] not in said + state
+    assert "PRIVATE KEY" not in said + state

@@ -87,6 +87,8 @@ def test_having_no_workers_is_told_how(count: int) -> None:
         ({"groups": [{**GROUP, "image": "x"}]}, "stemfleet:groups[0]", "remove `image`"),
         ({"groups": [{**GROUP, "gpu": {"vramGB": 8}}]}, "stemfleet:groups[0].gpu.vramGB", "vramGb"),
         ({"groups": [{**GROUP, "gpu": {"count": 0}}]}, "stemfleet:groups[0].gpu.count", "1"),
+        ({"groups": [{**GROUP, "idleMinutes": -1}]}, "stemfleet:groups[0].idleMinutes", "-1"),
+        ({"groups": [{**GROUP, "leaseHours": "12h"}]}, "stemfleet:groups[0].leaseHours", "12h"),
         (
             {"groups": [{**GROUP, "gpu": {"maxUsdPerHour": -0.5}}]},
             "stemfleet:groups[0].gpu.maxUsdPerHour",
@@ -100,6 +102,23 @@ def test_each_wrong_value_is_one_line_with_its_key(
     (line,) = problems(values)
     assert line.startswith(f"{key}: ")
     assert says in line
+
+
+@pytest.mark.parametrize(
+    ("cloud", "given", "limits"),
+    [
+        ("local", {}, (None, None)),
+        ("vast", {}, (15.0, 12.0)),
+        ("runpod", {"idleMinutes": 30, "leaseHours": 0.5}, (30.0, 0.5)),
+        ("vast", {"idleMinutes": 0, "leaseHours": 0}, (None, None)),
+        ("local", {"idleMinutes": 5}, (5.0, None)),
+    ],
+)
+def test_rented_workers_end_themselves_unless_told_otherwise(
+    cloud: str, given: dict[str, float], limits: tuple[float | None, float | None]
+) -> None:
+    (group,) = parse_config({"groups": [{**GROUP, "cloud": cloud, **given}]}).groups
+    assert (group.idle_minutes, group.lease_hours) == limits
 
 
 def test_all_that_is_wrong_is_said_at_once() -> None:

@@ -62,6 +62,8 @@ def test_a_stack_that_cannot_be_in_a_label_is_refused(name: str) -> None:
         {"preset": "htdemucs"},
         {"image": "ghcr.io/x"},
         {"fingerprint": "g"},
+        {"idle_minutes": 15.0},
+        {"lease_hours": 15.0},
         {"want": replace(FILTER, names=("RTX 3090",))},
         {"want": replace(FILTER, count=2)},
         {"want": replace(FILTER, vram_gb=24.0)},

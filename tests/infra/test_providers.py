@@ -10,16 +10,19 @@ from typing import Any
 
 import grpc
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
 from google.protobuf import json_format, struct_pb2  # type: ignore[import-untyped]
 from pulumi.dynamic import DiffResult, ResourceProvider
 from pulumi.dynamic.dynamic import serialize_provider
 from pulumi.runtime.proto import provider_pb2 as pb
 from pulumi.runtime.proto.provider_pb2_grpc import ResourceProviderStub as Stub
 from pulumi.runtime.rpc import UNKNOWN
+from stemfleet.clouds.base import Certificate
 from stemfleet.clouds.local import LocalCloud
-from stemfleet.identity import IdentityProvider
+from stemfleet.identity import CertificateProvider, IdentityProvider
 from stemfleet.ready import ReadyProvider
-from stemfleet.slot import SlotProvider
+from stemfleet.slot import SlotProvider, worker_spec
 
 from tests.infra.conftest import eventually
 
@@ -73,7 +76,7 @@ def test_a_slot_from_its_renting_to_its_end(server: Stub, root: Path) -> None:
     (machine,) = cloud.machines("stemfleet.dev.")
     assert made.id == outs["label"] == machine.label
     assert outs["instanceId"] == machine.id
-    assert {key: outs[key] for key in SLOT} == SLOT
+    assert {key: outs.get(key) for key in SLOT} == {**SLOT, "token": None}
 
     again = server.Create(pb.CreateRequest(properties=struct(slot, SLOT)))
     assert values(again.properties) == outs, "a create that was cut off adopts what it had rented"
@@ -134,7 +137,7 @@ def diff(provider: ResourceProvider, olds: dict[str, Any], news: dict[str, Any])
 
 
 STATE = {
-    **SLOT,
+    **{key: value for key, value in SLOT.items() if key != "token"},
     "instanceId": "0123",
     "gpu": "this machine",
     "usdPerHour": 0.4,
@@ -144,8 +147,6 @@ STATE = {
 
 def state() -> dict[str, Any]:
     """A slot as it stands in state, with its real label."""
-    from stemfleet.slot import worker_spec
-
     return {**STATE, "label": worker_spec(values(struct(SlotProvider(), SLOT))).label}
 
 
@@ -162,6 +163,9 @@ def test_a_slot_as_declared_does_not_change() -> None:
         ({"image": "ghcr.io/x"}, "image"),
         ({"fingerprint": "ffff"}, "fingerprint"),
         ({"fingerprint": UNKNOWN}, "fingerprint"),
+        ({"idleMinutes": 20}, "idleMinutes"),
+        ({"leaseHours": 6}, "leaseHours"),
+        ({"certificateFingerprint": "0123"}, "certificateFingerprint"),
         ({"want": {"count": 2, "vramGb": 8}}, "want"),
         ({"want": {"count": 1, "vramGb": 8, "maxUsdPerHour": 0.3}}, "want"),
     ],
@@ -195,6 +199,45 @@ def test_a_token_is_made_once_and_known_by_its_fingerprint() -> None:
     assert not IdentityProvider().diff("id", first.outs, {}).changes
 
 
+def test_a_certificate_is_made_once_by_an_authority_that_signs_no_other() -> None:
+    first, second = CertificateProvider().create({}), CertificateProvider().create({})
+    assert first.outs is not None
+    assert second.outs is not None
+    assert first.id == first.outs["fingerprint"] != second.outs["fingerprint"]
+    assert not CertificateProvider().diff("id", first.outs, {}).changes
+    ca, leaf = (
+        x509.load_pem_x509_certificate(first.outs[name].encode()) for name in ("ca", "certificate")
+    )
+    leaf.verify_directly_issued_by(ca)
+    keys = [text for text in first.outs.values() if "PRIVATE KEY" in text]
+    assert keys == [first.outs["key"]], "the authority's own key is kept nowhere"
+    key = serialization.load_pem_private_key(keys[0].encode(), None)
+    assert key.public_key() == leaf.public_key() != ca.public_key()
+
+
+VAST = {**SLOT, "cloud": "vast", "idleMinutes": 15, "leaseHours": 12}
+SHOWN = {"certificate": "PEM", "certificateKey": "KEY", "certificateFingerprint": "c1"}
+
+
+def test_a_worker_on_a_bare_port_is_given_the_certificate_and_every_limit() -> None:
+    spec = worker_spec(values(struct(SlotProvider(), {**VAST, **SHOWN})))
+    assert spec.certificate == Certificate("PEM", "KEY")
+    assert (spec.idle_minutes, spec.lease_hours) == (15.0, 12.0)
+    others: list[dict[str, Any]] = [
+        {**SHOWN, "certificateFingerprint": "c2"},
+        {**SHOWN, "leaseHours": 6},
+    ]
+    labels = {worker_spec({**VAST, **other}).label for other in others}
+    assert len(labels | {spec.label}) == 3
+
+
+def test_a_worker_that_is_reached_otherwise_is_given_none() -> None:
+    for cloud in ("local", "runpod"):
+        spec = worker_spec({**SLOT, **SHOWN, "cloud": cloud})
+        assert spec.certificate is None
+        assert spec.label == worker_spec({**SLOT, "cloud": cloud}).label
+
+
 def test_waiting_again_is_for_another_machine_and_not_for_a_longer_wait() -> None:
     slots = [{**SLOT, "instanceId": "0123", "label": "x"}]
     olds = {"slots": slots, "fingerprint": "0a1b", "timeoutSeconds": 60, "endpoints": []}
@@ -205,6 +248,7 @@ def test_waiting_again_is_for_another_machine_and_not_for_a_longer_wait() -> Non
 
 
 def test_nothing_of_a_provider_is_kept_in_state_but_its_name() -> None:
-    for provider in (SlotProvider(), ReadyProvider(), IdentityProvider()):
+    providers = (SlotProvider(), ReadyProvider(), IdentityProvider(), CertificateProvider())
+    for provider in providers:
         assert len(serialize_provider(provider)) < 100
         assert provider.serialize_as_secret_always is False

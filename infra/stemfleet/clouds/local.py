@@ -199,6 +199,10 @@ def _start(place: Path, spec: WorkerSpec) -> Machine:
         name: value for name, value in os.environ.items() if PASSED_NAMES.fullmatch(name)
     }
     environment |= {"STEMSERVE_TOKEN": spec.token, MARK: str(instance)}
+    if spec.idle_minutes is not None:
+        environment["STEMSERVE_IDLE_MINUTES"] = f"{spec.idle_minutes:g}"
+    if spec.lease_hours is not None:
+        environment["STEMSERVE_LEASE_HOURS"] = f"{spec.lease_hours:g}"
     try:
         instance.mkdir(mode=0o700)
         data.mkdir(mode=0o700)

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
-from stemfleet.clouds.base import Cloud, CloudError
+from stemfleet.clouds.base import Cloud, CloudError, GpuFilter
 
 CLOUD_NAMES = ("local", "runpod", "vast")
+
+
+def on_bare_port(name: str, want: GpuFilter) -> bool:
+    """Whether workers that a cloud rents for this filter are reached on a port of their machine.
+
+    Nothing there speaks TLS but the worker itself, so it needs a certificate.
+    """
+    return name == "vast" or (name == "runpod" and want.direct_port)
 
 
 def find_cloud(name: str) -> Cloud:
