@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import subprocess
+import sys
 import threading
 import traceback
 from collections.abc import Callable
@@ -28,6 +30,7 @@ from stemfleet.clouds.runpod import RunpodCloud
 
 from tests.clouds.faults import Fault, Request
 from tests.clouds.runpod import EXITED, NO_INSTANCES, RunpodEmulator
+from tests.infra.conftest import eventually
 from tests.infra.runpods import ANY, FOREIGN, LABEL, PREFIX, TOKEN, alive, put, spec
 
 HTML = "<html><body><h1>502 Bad Gateway</h1></body></html>"
@@ -477,3 +480,35 @@ def test_whatever_goes_wrong_in_whatever_order_nothing_is_left(
     for label in labels:
         RunpodCloud().destroy(label)
     assert sorted(one.label for one in runpod.ledger.alive()) == sorted(FOREIGN)
+
+
+RENTS = """
+import sys
+from stemfleet.clouds.base import GpuFilter, WorkerSpec
+from stemfleet.clouds.runpod import RunpodCloud
+for label in sys.argv[1:]:
+    RunpodCloud().rent(GpuFilter(), WorkerSpec(label, "center", "the-stacks-token", "ghcr.io/x"))
+"""
+
+
+@pytest.mark.parametrize("calls", [1, 3, 4, 5, 6])
+def test_what_a_killed_process_had_rented_is_adopted_by_the_next(
+    runpod: RunpodEmulator, calls: int
+) -> None:
+    labels = [f"{PREFIX}pods-{i}.0a1b2c3d" for i in range(3)]
+    runpod.list_lag_s = 1.0
+    # Each pod is made at once, and its answer takes a while: that is where the process dies.
+    runpod.faults.arm("create", Fault(lands=True, delay=0.2), count=3)
+    process = subprocess.Popen([sys.executable, "-c", RENTS, *labels])
+    eventually(lambda: len(runpod.ledger.calls()) >= calls or process.poll() is not None)
+    process.kill()
+    process.wait()
+    runpod.faults.disarm()
+    runpod.clock.advance(2)
+    rented = {one.label: one.id for one in runpod.ledger.alive()}
+    kept = {label: RunpodCloud().rent(ANY, spec(label)).id for label in labels}
+    assert kept == kept | rented
+    assert sorted(kept.values()) == sorted(one.id for one in runpod.ledger.alive())
+    for label in labels:
+        RunpodCloud().destroy(label)
+    assert runpod.ledger.alive() == []
