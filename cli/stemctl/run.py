@@ -15,6 +15,7 @@ from stemctl.client import Worker
 from stemctl.dispatch import Dispatch
 from stemctl.errors import InputError, WorkerError
 from stemctl.inputs import Inputs, Track
+from stemctl.licences import check_granted
 from stemctl.outputs import Staging, is_done
 from stemctl.probe import Probe, probe_fleet
 from stemctl.progress import shown
@@ -36,13 +37,16 @@ class Asked:
     format: StemFormat
     bit_depth: BitDepth | None
     overwrite: bool
+    granted: bool = False
+    """Refuse a preset whose weights carry no grant."""
 
 
 async def run(inputs: Inputs, fleet: Fleet, asked: Asked) -> Report:
     """Bring the stems of all inputs home, as far as that is possible.
 
     Raises:
-        InputError: a preset or stem that no worker can serve, or no place for the output.
+        InputError: a preset or stem that no worker can serve, or that is refused, or no place for
+            the output.
         WorkerError: no worker can be used.
     """
     probes = await _probe(fleet)
@@ -51,6 +55,9 @@ async def run(inputs: Inputs, fleet: Fleet, asked: Asked) -> Report:
         reasons = "; ".join(dict.fromkeys(probe.error or "" for probe in probes))
         raise WorkerError(f"no worker can be used: {reasons}")
     preset, lacking = find_preset(asked.preset, statuses)
+    if asked.granted:
+        usable_statuses = [status for slot, status in statuses.items() if slot not in lacking]
+        check_granted(preset.name, usable_statuses)
     wanted = Wanted(
         preset=preset.name,
         stems=choose_stems(preset, asked.stems),

@@ -45,6 +45,12 @@ def submit(
             help="Bits of a sample. Default: 32f (float) for wav, 16 for flac.",
         ),
     ] = None,
+    licence: Annotated[
+        str,
+        typer.Option(
+            "--licence", metavar="any|granted", help="Refuse presets whose weights carry no grant."
+        ),
+    ] = "any",
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace what is there from other requests.")
     ] = False,
@@ -64,6 +70,7 @@ def submit(
 
     from stemctl.console import print_json, print_table
     from stemctl.inputs import find_inputs
+    from stemctl.licences import only_granted
     from stemctl.run import Asked, run
     from stemctl.stack import find_fleet
     from stemctl.wanted import check_format
@@ -76,6 +83,7 @@ def submit(
         format=checked_format,
         bit_depth=checked_depth,
         overwrite=overwrite,
+        granted=only_granted(licence),
     )
     found = find_inputs(inputs, out)
     fleet = find_fleet(project, stack, endpoint or ())
