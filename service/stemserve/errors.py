@@ -177,3 +177,9 @@ class StoppedError(StemserveError):
     def __init__(self, message: str, number: int) -> None:
         super().__init__(message)
         self.number = number
+
+
+class OutOfMemoryError(StemserveError):
+    """A single window, alone on the device, does not fit into its memory."""
+
+    type = "out-of-memory"

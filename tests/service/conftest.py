@@ -31,3 +31,25 @@ def client(worker: RunningWorker) -> Iterator[httpx.Client]:
 def data_dir(tmp_path: Path) -> Path:
     """The data directory of a worker that a test starts for itself."""
     return tmp_path / "data"
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """torch's threads wait for each other at every step: on a busy machine that takes minutes."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The directory that weights are looked for in; networks run in float32."""
+    place = tmp_path / "weights"
+    place.mkdir()
+    monkeypatch.setenv("STEMSERVE_WEIGHTS", str(place))
+    monkeypatch.setenv("STEMSERVE_PRECISION", "exact")
+    monkeypatch.setattr("stemserve.separation.separators._loaded", {})
+    return place

@@ -2,116 +2,68 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
 import os
-from collections.abc import Iterator
-from fractions import Fraction
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from demucs.apply import BagOfModels, Model, apply_model
+from demucs.hdemucs import HDemucs
 from demucs.htdemucs import HTDemucs
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from stemserve.audio import Block
 from stemserve.errors import PresetUnavailableError
 from stemserve.separation.checkpoint import load_network
 from stemserve.separation.presets import PRESETS, lacks
-from stemserve.separation.separators import open_separator
-from stemserve.separation.windows import Outputs, Windows, run_windows
+from stemserve.separation.separators import WHOLE, Span, open_separator
 from stemserve.task import Advanced, Failed, Finished
-from stemserve.weights.files import DIRECTORY_VARIABLE
 
+from tests.service.networks import FT, HT, MMI, SIX, SOURCES, make_checkpoint
 from tests.service.separating import separation_process, task
 from tests.service.sounds import read_audio, tones, write_audio
 
-SOURCES = ["drums", "bass", "other", "vocals"]
-SMALL = {
-    "sources": SOURCES,
-    "channels": 8,
-    "t_layers": 1,
-    "t_heads": 2,
-    "bottom_channels": 32,
-    "segment": Fraction(1, 2),
-}
-TRUE_SIZE = {
-    "sources": SOURCES,
-    "channels": 48,
-    "t_layers": 5,
-    "dconv_mode": 3,
-    "bottom_channels": 512,
-    "segment": Fraction(39, 5),
-}
-SIGNATURES = {"drums": "f7e0c4bc", "bass": "d12395a8", "other": "92cfc3b6", "vocals": "04573f0d"}
 CLOSE = 1e-5
 
-
-@pytest.fixture
-def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The directory that weights are looked for in."""
-    place = tmp_path / "weights"
-    place.mkdir()
-    monkeypatch.setenv(DIRECTORY_VARIABLE, str(place))
-    monkeypatch.setattr("stemserve.separation.separators._loaded", {})
-    return place
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-def make_checkpoint(
-    place: Path, signature: str, *, true_size: bool = False, seed: int = 0
-) -> HTDemucs:
-    """A network with random weights, and its checkpoint as the Demucs project writes one."""
-    settings = TRUE_SIZE if true_size else SMALL
-    torch.manual_seed(seed)
-    network: HTDemucs = HTDemucs(**settings)
-    network.eval()
-    state = network.state_dict()
-    if true_size:  # as published: in half precision
-        state = {name: value.half() for name, value in state.items()}
-    package = {
-        "klass": HTDemucs,
-        "args": (),
-        "kwargs": settings | {"no_longer_a_setting": 1},
-        "state": state,
-        "training_args": {"optim": {"lr": 3e-4}, "dset": {"sources": SOURCES}},
-    }
-    content = io.BytesIO()
-    torch.save(package, content)
-    write_named(place, signature, content.getvalue())
-    return network
-
-
-def write_named(place: Path, signature: str, content: bytes) -> Path:
-    """A file under the name that its content gives it."""
-    path = place / f"{signature}-{hashlib.sha256(content).hexdigest()[:8]}.th"
-    path.write_bytes(content)
-    return path
-
-
-def reference(network: HTDemucs | BagOfModels, sound: Block) -> dict[str, Block]:
+def reference(network: HTDemucs | HDemucs | BagOfModels, sound: Block) -> dict[str, Block]:
     """What the package's own code makes of a whole track."""
     mix = torch.from_numpy(sound.T.copy())[None]
     with torch.no_grad():
         out = apply_model(network, mix, shifts=0, split=True, overlap=0.25)[0]
-    return {name: out[number].numpy().T for number, name in enumerate(SOURCES)}
+    return {name: out[number].numpy().T for number, name in enumerate(network.sources)}
 
 
 def separated(
-    preset: str, sound: Block, stems: list[str], rate: int = 44100, block: int = 10_000
+    preset: str,
+    sound: Block,
+    stems: Sequence[str],
+    rate: int = 44100,
+    block: int = 10_000,
+    span: Span = WHOLE,
 ) -> dict[str, Block]:
     """Whole stems of a sound, fed in blocks."""
     blocks = (sound[at : at + block] for at in range(0, len(sound), block))
-    parts = list(open_separator(PRESETS[preset])(blocks, rate, stems))
+    parts = list(open_separator(PRESETS[preset])(blocks, rate, stems, span))
     return {stem: np.concatenate([part[stem] for part in parts]) for stem in stems}
 
 
-@pytest.mark.parametrize("frames", [1, 16_000, 22_050, 22_051, 40_000, 100_003])
-def test_the_stream_gives_what_the_whole_track_gives(weights: Path, frames: int) -> None:
-    network = make_checkpoint(weights, "955717e8")
+@pytest.mark.parametrize(
+    ("preset", "signature", "frames"),
+    [("htdemucs", HT, frames) for frames in (1, 16_000, 22_050, 22_051, 40_000, 100_003)]
+    + [("htdemucs_6s", SIX, 40_000)]
+    + [("hdemucs_mmi", MMI, frames) for frames in (60_000, 132_301, 300_000)],
+)
+def test_the_stream_gives_what_the_whole_track_gives(
+    weights: Path, preset: str, signature: str, frames: int
+) -> None:
+    network = make_checkpoint(weights, signature)
     sound = np.random.default_rng(0).normal(0, 0.1, (frames, 2)).astype(np.float32)
-    ours = separated("htdemucs", sound, [*SOURCES, "instrumental"])
+    ours = separated(preset, sound, [*network.sources, "instrumental"])
     for name, theirs in reference(network, sound).items():
         assert np.abs(theirs - ours[name]).max() < CLOSE
         assert ours[name].shape == sound.shape
@@ -121,7 +73,7 @@ def test_the_stream_gives_what_the_whole_track_gives(weights: Path, frames: int)
 def test_each_network_of_the_bag_answers_for_its_own_source(weights: Path) -> None:
     networks: list[Model] = [
         make_checkpoint(weights, signature, seed=number)
-        for number, signature in enumerate(SIGNATURES.values())
+        for number, signature in enumerate(FT.values())
     ]
     bag = BagOfModels(networks, np.eye(4).tolist())
     sound = tones(60_000)
@@ -131,10 +83,10 @@ def test_each_network_of_the_bag_answers_for_its_own_source(weights: Path) -> No
 
 
 def test_only_the_networks_of_wanted_stems_are_read(weights: Path) -> None:
-    for signature in SIGNATURES.values():
+    for signature in FT.values():
         make_checkpoint(weights, signature)
     for path in weights.iterdir():
-        if not path.name.startswith(SIGNATURES["vocals"]):
+        if not path.name.startswith(FT["vocals"]):
             path.write_bytes(b"not what the name says")
     assert set(separated("htdemucs_ft", tones(5000), ["instrumental"])) == {"instrumental"}
     with pytest.raises(PresetUnavailableError, match="damaged"):
@@ -144,7 +96,7 @@ def test_only_the_networks_of_wanted_stems_are_read(weights: Path) -> None:
 @pytest.mark.parametrize("rate", [8000, 48000, 96000])
 @pytest.mark.parametrize("channels", [1, 2])
 def test_other_rates_and_mono_keep_length_and_sum(weights: Path, rate: int, channels: int) -> None:
-    make_checkpoint(weights, "955717e8")
+    make_checkpoint(weights, HT)
     sound = tones(rate + 7, channels, rate)
     stems = separated("htdemucs", sound, ["instrumental", "vocals"], rate)
     assert {stem.shape for stem in stems.values()} == {sound.shape}
@@ -153,7 +105,7 @@ def test_other_rates_and_mono_keep_length_and_sum(weights: Path, rate: int, chan
 
 def test_a_network_of_the_true_size(weights: Path) -> None:
     """42 million parameters, in half precision on disk: one window goes through and says much."""
-    make_checkpoint(weights, "955717e8", true_size=True)
+    make_checkpoint(weights, HT, true_size=True)
     sound = tones(20_000)
     stems = separated("htdemucs", sound, SOURCES)
     for stem in stems.values():
@@ -184,27 +136,27 @@ def test_a_file_that_is_no_checkpoint_is_refused_unopened(
 
 def test_what_is_missing_is_named(weights: Path) -> None:
     said = lacks(PRESETS["htdemucs_ft"]) or ""
-    assert all(signature in said for signature in SIGNATURES.values())
+    assert all(signature in said for signature in FT.values())
     assert str(weights) in said
-    with pytest.raises(PresetUnavailableError, match="955717e8"):
+    with pytest.raises(PresetUnavailableError, match=HT):
         open_separator(PRESETS["htdemucs"])
-    make_checkpoint(weights, "955717e8")
+    make_checkpoint(weights, HT)
     assert lacks(PRESETS["htdemucs"]) is None
 
 
 def test_without_torch_it_says_what_to_install(
     weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    make_checkpoint(weights, "955717e8")
+    make_checkpoint(weights, HT)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert "pip install 'stemfleet[image]'" in (lacks(PRESETS["htdemucs"]) or "")
     assert lacks(PRESETS["center"]) is None
 
 
 def test_the_process_serves_it(weights: Path, tmp_path: Path) -> None:
-    make_checkpoint(weights, "955717e8")
+    make_checkpoint(weights, HT)
     source = write_audio(tmp_path / "in.flac", tones(96_000, 2, 48000), 48000, "flac")
-    with separation_process(STEMSERVE_WEIGHTS=str(weights)) as process:
+    with separation_process(STEMSERVE_WEIGHTS=str(weights), OMP_NUM_THREADS="1") as process:
         presets = {preset.name: preset for preset in process.started.presets}
         assert presets["htdemucs"].available
         process.send(task(source, tmp_path / "out", preset="htdemucs"))
@@ -221,33 +173,46 @@ def test_the_process_serves_it(weights: Path, tmp_path: Path) -> None:
         assert again.error_type == "preset-unavailable"
 
 
-@settings(max_examples=50, deadline=None)
-@given(
-    frames=st.integers(1, 700),
-    length=st.integers(2, 150),
-    overlap=st.floats(0, 0.9),
-    sizes=st.lists(st.integers(1, 300), min_size=1, max_size=4),
+@settings(
+    max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-def test_windows_lie_on_one_grid_whatever_the_blocks(
-    frames: int, length: int, overlap: float, sizes: list[int]
+@given(
+    start=st.integers(0, 90_000),
+    frames=st.integers(1, 60_000),
+    rate=st.sampled_from([44100, 44100, 48000, 8000, 37123]),
+    tail=st.booleans(),
+)
+def test_a_span_is_what_the_whole_has_there(
+    weights: Path, start: int, frames: int, rate: int, tail: bool
 ) -> None:
-    windows = Windows(length, min(overlap, 1 - 1 / length))
-    sound = np.random.default_rng(frames).random((frames, 2)).astype(np.float32)
-    seen: list[Outputs] = []
+    if not list(weights.iterdir()):
+        make_checkpoint(weights, HT)
+    sound = np.random.default_rng(0).normal(0, 0.1, (100_000, 2)).astype(np.float32)
+    stems = ["vocals", "instrumental", "bass"]
+    span = Span(start, None if tail else start + frames)
+    whole = separated("htdemucs", sound, stems, rate)
+    part = separated("htdemucs", sound, stems, rate, span=span)
+    for stem in stems:
+        expected = whole[stem][span.start : span.end]
+        if rate == 44100:
+            np.testing.assert_array_equal(part[stem], expected)
+        else:
+            np.testing.assert_allclose(part[stem], expected, atol=1e-6)
 
-    def network(window: Outputs) -> Outputs:
-        assert window.shape == (2, length)
-        seen.append(window)
-        return window[None]
+
+def test_a_span_takes_no_more_of_the_track_than_it_needs(weights: Path) -> None:
+    make_checkpoint(weights, HT)
+    taken = 0
 
     def blocks() -> Iterator[Block]:
-        at = number = 0
-        while at < frames:
-            size = sizes[number % len(sizes)]
-            yield sound[at : at + size]
-            at, number = at + size, number + 1
+        nonlocal taken
+        while True:
+            taken += 10_000
+            yield np.zeros((10_000, 2), np.float32)
 
-    out = np.concatenate(list(run_windows(blocks(), windows, network)), axis=-1)
-    assert out.shape == (1, 2, frames)
-    np.testing.assert_allclose(out[0].T, sound, atol=1e-5)
-    assert len(seen) == -(-frames // windows.step)
+    told: list[float] = []
+    separator = open_separator(PRESETS["htdemucs"])
+    list(separator(blocks(), 44100, ["bass"], Span(50_000, 80_000), told.append))
+    assert taken < 80_000 + 2 * 22_050 + 20_000
+    assert told == sorted(told)
+    assert told[-1] == 30_000

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from demucs.demucs import Demucs
 from demucs.hdemucs import HDemucs
 from demucs.htdemucs import HTDemucs
 from demucs.states import load_model
@@ -21,19 +20,19 @@ from demucs.states import load_model
 from stemserve.errors import PresetUnavailableError
 
 
-def load_network(path: Path) -> HTDemucs | HDemucs | Demucs:
+def load_network(path: Path) -> HTDemucs | HDemucs:
     """The network in a checkpoint, on the CPU, ready to infer.
 
     Raises:
         PresetUnavailableError: the file is no Demucs checkpoint, or holds what it should not.
     """
     try:
-        with torch.serialization.safe_globals([HTDemucs, HDemucs, Demucs, Fraction]):
+        with torch.serialization.safe_globals([HTDemucs, HDemucs, Fraction]):
             package: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         with warnings.catch_warnings():
             # Settings of training that later versions of the class no longer take.
             warnings.simplefilter("ignore")
-            network: HTDemucs | HDemucs | Demucs = load_model(package)  # type: ignore[no-untyped-call]
+            network: HTDemucs | HDemucs = load_model(package)  # type: ignore[no-untyped-call]
     except (pickle.UnpicklingError, RuntimeError, KeyError, TypeError, EOFError) as error:
         raise PresetUnavailableError(
             f"{path} is no Demucs checkpoint that can be loaded safely: {error}"

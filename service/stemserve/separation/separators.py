@@ -8,7 +8,8 @@ from typing import Protocol
 
 from stemserve.audio import Block
 from stemserve.errors import PresetUnavailableError
-from stemserve.separation.presets import Recipe, lacks
+from stemserve.separation.presets import lacks
+from stemserve.separation.recipes import Recipe
 
 
 @dataclass(frozen=True)
@@ -81,10 +82,10 @@ def open_separator(recipe: Recipe) -> Separator:
 
 
 def _load(recipe: Recipe) -> Separator:
-    if not recipe.networks:
+    if not recipe.members:
         from stemserve.separation.center import separate
 
         return separate
-    from stemserve.separation.demucs_model import load
+    from stemserve.separation.networks import load
 
     return load(recipe)
