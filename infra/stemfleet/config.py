@@ -9,6 +9,7 @@ import difflib
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from typing import Annotated, Any, get_args
 
 from pydantic import (
@@ -18,16 +19,31 @@ from pydantic import (
     Field,
     StringConstraints,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
+from pydantic.alias_generators import to_camel
 
+from stemfleet.clouds.offers import RENTED
 from stemfleet.clouds.registry import CLOUD_NAMES
 from stemfleet.label import GROUP_NAME
 
 IDLE_MINUTES = 15.0
 LEASE_HOURS = 12.0
 """After these a rented machine's worker ends it, unless the group says otherwise; 0 is never."""
+
+
+UNITS = {
+    "vramGb": "GB of one GPU, as it is sold: 24",
+    "reliability": "a share of time: 0.97",
+    "inetDownMbps": "Mb/s",
+    "diskGb": "GB",
+    "cuda": "a version: 12.4",
+    "maxUsdPerHour": "USD",
+    "bidUsdPerHour": "USD",
+}
+"""What a number that is wrong should have been."""
 
 
 class ConfigError(Exception):
@@ -43,6 +59,7 @@ Whole = Annotated[int, BeforeValidator(_whole)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Limit = Annotated[float, Field(ge=0, le=10_000, allow_inf_nan=False)]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=255, strip_whitespace=True)]
+Names = Annotated[list[Name], Field(min_length=1, max_length=100)]
 
 
 class _Checked(BaseModel):
@@ -50,12 +67,44 @@ class _Checked(BaseModel):
 
 
 class Gpu(_Checked):
-    """What a group asks of its GPUs. What is left out may be anything."""
+    """What a group asks of its machines: `GpuFilter`, in the words of the configuration.
 
-    names: Annotated[list[Name], Field(min_length=1)] | None = None
+    What is left out may be anything, but for what `RENTED` asks for instead.
+    """
+
+    names: Names | None = None
     count: Annotated[Whole, Field(ge=1, le=16)] = 1
-    vramGb: Positive | None = None  # noqa: N815
+    vramGb: Annotated[float, Field(gt=0, le=1000)] | None = None  # noqa: N815
     maxUsdPerHour: Positive | None = None  # noqa: N815
+    reliability: Annotated[float, Field(ge=0, le=1)] | None = None
+    verified: bool | None = None
+    regions: Names | None = None
+    notRegions: Names | None = None  # noqa: N815
+    inetDownMbps: Annotated[float, Field(gt=0, le=100_000)] | None = None  # noqa: N815
+    diskGb: Annotated[float, Field(ge=10, le=10_000)] | None = None  # noqa: N815
+    cuda: Annotated[float, Field(ge=11, lt=100)] | None = None
+    spot: bool = False
+    bidUsdPerHour: Positive | None = None  # noqa: N815
+    directPort: bool = False  # noqa: N815
+
+    @field_validator("notRegions")
+    @classmethod
+    def _some_region_is_left(
+        cls, excluded: list[str] | None, info: ValidationInfo
+    ) -> list[str] | None:
+        if both := {*(excluded or ())} & {*(info.data.get("regions") or ())}:
+            raise ValueError(f"{', '.join(sorted(both))} is among `regions` as well")
+        return excluded
+
+    @field_validator("bidUsdPerHour")
+    @classmethod
+    def _bid_can_win(cls, bid: float | None, info: ValidationInfo) -> float | None:
+        cap = info.data.get("maxUsdPerHour")
+        if bid is not None and not info.data.get("spot", True):
+            raise ValueError("a bid is for an interruptible machine: set `spot: true` as well")
+        if bid is not None and cap is not None and bid > cap:
+            raise ValueError(f"a bid of {bid:g} $/h is above maxUsdPerHour, {cap:g}")
+        return bid
 
 
 class Group(_Checked):
@@ -65,10 +114,23 @@ class Group(_Checked):
     cloud: str
     count: Annotated[Whole, Field(ge=1, le=1000)]
     preset: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")] = "center"
-    image: Name | None = None
+    image: Annotated[Name | None, Field(validate_default=True)] = None
     gpu: Gpu | None = None
     idleMinutes: Limit | None = None  # noqa: N815
     leaseHours: Limit | None = None  # noqa: N815
+
+    @property
+    def rented(self) -> bool:
+        """Whether its machines cost anything."""
+        return self.cloud != "local"
+
+    @property
+    def want(self) -> dict[str, Any]:
+        """What is asked of its machines, under the names of the configuration."""
+        if not self.rented:
+            return {}
+        usual = {to_camel(name): value for name, value in asdict(RENTED).items() if value}
+        return usual | (self.gpu.model_dump(exclude_defaults=True) if self.gpu else {})
 
     @property
     def idle_minutes(self) -> float | None:
@@ -82,7 +144,7 @@ class Group(_Checked):
 
     def _limit(self, given: float | None, default: float) -> float | None:
         if given is None:
-            return None if self.cloud == "local" else default
+            return default if self.rented else None
         return given or None
 
     @field_validator("cloud")
@@ -92,9 +154,19 @@ class Group(_Checked):
             raise ValueError(f"there is no cloud {cloud!r}{_nearest(cloud, CLOUD_NAMES)}")
         return cloud
 
+    @field_validator("image")
+    @classmethod
+    def _rented_machines_run_one(cls, image: str | None, info: ValidationInfo) -> str | None:
+        if image is None and info.data.get("cloud", "local") != "local":
+            raise ValueError(
+                "this key is missing: a rented machine runs an image that holds the worker, "
+                "as `image: registry/owner/name:tag`"
+            )
+        return image
+
     @model_validator(mode="after")
     def _local_is_no_market(self) -> Group:
-        if self.cloud == "local" and (self.image or self.gpu):
+        if not self.rented and (self.image or self.gpu):
             raise ValueError(
                 "a worker on this machine runs without an image and on what GPU there is: "
                 "remove `image` and `gpu`"
@@ -180,7 +252,8 @@ def _reason(problem: Any, steps: tuple[int | str, ...]) -> str:  # noqa: ANN401
     if kind == "model_type":
         return f"should hold the keys {', '.join(_keys_beside((*steps, '')))}, not {given!r}"
     message = str(problem["msg"]).removeprefix("Input ")
-    return f"{message}, not {json.dumps(given, ensure_ascii=False, default=str)}"
+    unit = f" ({UNITS[str(steps[-1])]})" if steps[-1] in UNITS else ""
+    return f"{message}{unit}, not {json.dumps(given, ensure_ascii=False, default=str)}"
 
 
 def _keys_beside(steps: tuple[int | str, ...]) -> list[str]:

@@ -83,12 +83,8 @@ class Fleet(pulumi.ComponentResource):
         self.register_outputs({"endpoints": self.endpoints, "usdPerHour": self.usd_per_hour})
 
 
-def _want(group: Group) -> dict[str, Any]:
-    return group.gpu.model_dump(exclude_none=True) if group.gpu else {}
-
-
 def _on_bare_port(group: Group) -> bool:
-    return on_bare_port(group.cloud, gpu_filter(_want(group)))
+    return on_bare_port(group.cloud, gpu_filter(group.want))
 
 
 def _shown(certificate: WorkerCertificate | None) -> dict[str, Any]:
@@ -111,7 +107,7 @@ def _declare(
         "cloud": group.cloud,
         "preset": group.preset,
         "image": group.image,
-        "want": _want(group),
+        "want": group.want,
         "idleMinutes": group.idle_minutes,
         "leaseHours": group.lease_hours,
     }

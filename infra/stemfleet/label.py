@@ -16,6 +16,10 @@ from stemfleet.clouds.base import GpuFilter
 GROUP_NAME = r"[a-z][a-z0-9]*(-[a-z0-9]+)*"
 """A group's name: what a label, a directory and a host name can all hold."""
 
+NEXT_MACHINE = frozenset(("max_usd_per_hour", "reliability", "inet_down_mbps"))
+"""Conditions that a machine is chosen by, and that are no reason to give up the one there is. (Its
+price is one if it is above the cap.)"""
+
 _PART = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
@@ -50,14 +54,13 @@ def slot_label(
     ``fingerprint`` stands for the token and the certificate, which a worker is given once, at its
     start, as are the limits after which it ends its own machine. Of the filter and of the limits
     only what is asked for is in the hash, so that a new kind of wish leaves the labels there are as
-    they are; and not the price cap, which holds for the next machine, and for this one only if it
-    costs more.
+    they are; and not `NEXT_MACHINE`.
     """
     anything = asdict(GpuFilter())
     asked = {
         key: value
         for key, value in asdict(want).items()
-        if key != "max_usd_per_hour" and value != anything[key]
+        if key not in NEXT_MACHINE and value != anything[key]
     }
     limits = {"idle": idle_minutes, "lease": lease_hours}
     ends = {key: value for key, value in limits.items() if value is not None}

@@ -8,6 +8,7 @@ the state of existing stacks.
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pulumi
@@ -36,18 +37,17 @@ FIXED = (
     "idleMinutes",
     "leaseHours",
 )
-"""Inputs of which a change means another machine, as does that of the GPU filter but for the price
-cap. A value that is not known yet (in a preview) is another value."""
+"""Inputs of which a change means another machine, as do those of the GPU filter but for what only
+the next machine is chosen by (`stemfleet.label.NEXT_MACHINE`). A value that is not known yet (in a
+preview) is another value."""
 
 
 def gpu_filter(wire: dict[str, Any]) -> GpuFilter:
-    """The filter as it was before the wire made every number a float and dropped each None."""
-    return GpuFilter(
-        names=tuple(wire.get("names", ())),
-        count=int(wire.get("count", 1)),
-        vram_gb=wire.get("vramGb"),
-        max_usd_per_hour=wire.get("maxUsdPerHour"),
-    )
+    """The filter as it was before the wire made every number a float and every name camelCase."""
+    asked = {re.sub("([A-Z])", r"_\1", name).lower(): value for name, value in wire.items()}
+    count = int(asked.pop("count", 1))
+    listed = {name: tuple(value) for name, value in asked.items() if isinstance(value, list)}
+    return GpuFilter(**{**asked, **listed, "count": count})
 
 
 def worker_spec(props: dict[str, Any]) -> WorkerSpec:
@@ -136,7 +136,7 @@ class SlotProvider(ResourceProvider):
         return ReadResult(id_, {**props, **_facts((alive or machines)[0])})
 
     def update(self, _id: str, olds: dict[str, Any], news: dict[str, Any]) -> UpdateResult:
-        """The price cap alone changes in place: it holds for the next machine."""
+        """What changes in place holds for the next machine."""
         return UpdateResult({**_kept(olds), **_kept(news)})
 
     @shown_plainly

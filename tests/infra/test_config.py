@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +11,20 @@ import pytest
 import yaml  # type: ignore[import-untyped]
 from hypothesis import given
 from hypothesis import strategies as st
-from stemfleet.config import ConfigError, FleetConfig, parse_config, parse_values
+from stemfleet.clouds import offers
+from stemfleet.clouds.base import GpuFilter
+from stemfleet.config import ConfigError, FleetConfig, Gpu, parse_config, parse_values
+from stemfleet.slot import gpu_filter
 
 ROOT = Path(__file__).parents[2]
 GROUP = {"name": "dev", "cloud": "local", "count": 2}
+RENTED = {"name": "gpu", "cloud": "vast", "count": 2, "image": "ghcr.io/example/worker:1"}
+
+
+def asking(**gpu: object) -> dict[str, Any]:
+    """A fleet of one rented group with this filter."""
+    return {"groups": [{**RENTED, "gpu": gpu}]}
+
 
 names = st.from_regex(r"[a-z][a-z0-9]{0,9}(-[a-z0-9]{1,5}){0,3}", fullmatch=True)
 groups = st.builds(
@@ -89,6 +101,20 @@ def test_having_no_workers_is_told_how(count: int) -> None:
         ({"groups": [{**GROUP, "gpu": {"count": 0}}]}, "stemfleet:groups[0].gpu.count", "1"),
         ({"groups": [{**GROUP, "idleMinutes": -1}]}, "stemfleet:groups[0].idleMinutes", "-1"),
         ({"groups": [{**GROUP, "leaseHours": "12h"}]}, "stemfleet:groups[0].leaseHours", "12h"),
+        ({"groups": [{**GROUP, "cloud": "vast"}]}, "stemfleet:groups[0].image", "missing"),
+        (asking(vramGb=24_576), "stemfleet:groups[0].gpu.vramGb", "GB of one GPU"),
+        (asking(reliability=97), "stemfleet:groups[0].gpu.reliability", "0.97"),
+        (asking(regions="SE"), "stemfleet:groups[0].gpu.regions", "list"),
+        (asking(regions=["SE"], notRegions=["SE"]), "stemfleet:groups[0].gpu.notRegions", "SE"),
+        (asking(diskGb=2), "stemfleet:groups[0].gpu.diskGb", "10 (GB)"),
+        (asking(cuda=124), "stemfleet:groups[0].gpu.cuda", "12.4"),
+        (asking(verified="yes"), "stemfleet:groups[0].gpu.verified", "boolean"),
+        (asking(bidUsdPerHour=0.2), "stemfleet:groups[0].gpu.bidUsdPerHour", "spot: true"),
+        (
+            asking(spot=True, bidUsdPerHour=0.6, maxUsdPerHour=0.5),
+            "stemfleet:groups[0].gpu.bidUsdPerHour",
+            "above maxUsdPerHour",
+        ),
         (
             {"groups": [{**GROUP, "gpu": {"maxUsdPerHour": -0.5}}]},
             "stemfleet:groups[0].gpu.maxUsdPerHour",
@@ -117,8 +143,41 @@ def test_each_wrong_value_is_one_line_with_its_key(
 def test_rented_workers_end_themselves_unless_told_otherwise(
     cloud: str, given: dict[str, float], limits: tuple[float | None, float | None]
 ) -> None:
-    (group,) = parse_config({"groups": [{**GROUP, "cloud": cloud, **given}]}).groups
+    base = GROUP if cloud == "local" else RENTED
+    (group,) = parse_config({"groups": [{**base, "cloud": cloud, **given}]}).groups
     assert (group.idle_minutes, group.lease_hours) == limits
+
+
+def on_the_wire(want: dict[str, Any]) -> dict[str, Any]:
+    """As a provider gets it: numbers are floats, JSON has no tuples."""
+    back: dict[str, Any] = json.loads(json.dumps(want), parse_int=float)
+    return back
+
+
+def test_every_condition_of_a_group_reaches_the_clouds_as_it_was_said() -> None:
+    said = {
+        "names": ["RTX 4090", "H100 SXM"], "count": 2, "vramGb": 24, "maxUsdPerHour": 0.8,
+        "reliability": 0.9, "verified": False, "regions": ["SE"], "notRegions": ["US"],
+        "inetDownMbps": 500, "diskGb": 80, "cuda": 12.4, "spot": True, "bidUsdPerHour": 0.3,
+        "directPort": True,
+    }  # fmt: skip
+    (group,) = parse_config(asking(**said)).groups
+    assert gpu_filter(on_the_wire(group.want)) == GpuFilter(
+        names=("RTX 4090", "H100 SXM"), count=2, vram_gb=24, max_usd_per_hour=0.8,
+        reliability=0.9, verified=False, regions=("SE",), not_regions=("US",),
+        inet_down_mbps=500, disk_gb=80, cuda=12.4, spot=True, bid_usd_per_hour=0.3,
+        direct_port=True,
+    )  # fmt: skip
+    assert len(said) == len(fields(GpuFilter)) == len(Gpu.model_fields)
+
+
+def test_what_a_rented_group_does_not_say_is_asked_for_sensibly() -> None:
+    (group,) = parse_config({"groups": [RENTED]}).groups
+    assert gpu_filter(on_the_wire(group.want)) == offers.RENTED
+    (group,) = parse_config(asking(vramGb=8, names=["RTX 4060 Ti"])).groups
+    want = gpu_filter(group.want)
+    assert want == replace(offers.RENTED, vram_gb=8, names=("RTX 4060 Ti",))
+    assert parse_config({"groups": [GROUP]}).groups[0].want == {}
 
 
 def test_all_that_is_wrong_is_said_at_once() -> None:

@@ -179,8 +179,13 @@ def test_what_cannot_change_in_place_is_replaced_the_old_one_first(
     assert told.delete_before_replace
 
 
-def test_a_price_cap_above_the_price_is_an_update_that_keeps_all_else() -> None:
-    news = {**SLOT, "want": {"count": 1, "vramGb": 8, "maxUsdPerHour": 0.5}}
+@pytest.mark.parametrize(
+    "asked", [{"maxUsdPerHour": 0.5}, {"reliability": 0.99}, {"inetDownMbps": 500}]
+)
+def test_what_only_the_next_machine_is_chosen_by_is_an_update_that_keeps_all_else(
+    asked: dict[str, float],
+) -> None:
+    news = {**SLOT, "want": {"count": 1, "vramGb": 8, **asked}}
     told = diff(SlotProvider(), state(), news)
     assert told.changes
     assert not told.replaces

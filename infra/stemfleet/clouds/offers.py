@@ -12,6 +12,10 @@ from collections.abc import Iterable
 
 from stemfleet.clouds.base import GpuFilter, NoCapacityError, Offer
 
+RENTED = GpuFilter(vram_gb=12, reliability=0.97, inet_down_mbps=200, disk_gb=40)
+"""What is asked for where nothing else is said: a card that holds the largest ensemble, a host that
+stays up, a download of the image in minutes, room for the image, its weights and songs."""
+
 SPEEDS = {
     "RTX 3060": 0.45,
     "RTX 3070": 0.62,
