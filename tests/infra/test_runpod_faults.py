@@ -320,11 +320,14 @@ def test_no_credit_stops_pods_and_renting(runpod: RunpodEmulator) -> None:
 def test_a_pod_that_is_listed_with_a_lag_is_not_rented_twice_and_can_be_ended(
     runpod: RunpodEmulator, monkeypatch: pytest.MonkeyPatch, fault: Fault
 ) -> None:
-    monkeypatch.setattr(runpod_module, "SHARED_SECONDS", 0.0)
-    runpod.list_lag_s = 1e6
-    runpod.faults.arm("get", fault, count=2)
     cloud = RunpodCloud()
+    runpod.list_lag_s = 1e6
     machine = cloud.rent(ANY, spec())
+    assert [one.id for one in cloud.machines(PREFIX)] == [machine.id]
+    # When its lists have lacked the pod for long, RunPod is asked for it.
+    monkeypatch.setattr(runpod_account, "LAG_SECONDS", 0.0)
+    monkeypatch.setattr(runpod_module, "SHARED_SECONDS", 0.0)
+    runpod.faults.arm("get", fault, count=2)
     assert cloud.rent(ANY, spec()).id == machine.id
     assert len(runpod.faults.fired) == 2
     cloud.destroy(LABEL)
@@ -379,6 +382,7 @@ def test_a_pod_that_ended_by_itself_is_seen_and_rented_again(
     runpod.faults.arm_fate(ends)
     cloud = RunpodCloud()
     lost = cloud.rent(ANY, spec())
+    assert [one.id for one in cloud.machines(PREFIX)] == [lost.id]
     runpod.clock.advance(60)
     assert not [one for one in cloud.machines(PREFIX) if one.state is not MachineState.FAILED]
     runpod.clock.advance(60)

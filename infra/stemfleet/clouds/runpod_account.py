@@ -19,7 +19,10 @@ SHARED_SECONDS = 15.0
 """So old may a list of pods be that many slots share when they look for what was rented before this
 process began."""
 
-LOOK_SECONDS = 0.4
+LAG_SECONDS = 30.0
+"""So long after its renting a pod counts as there though no list shows it yet."""
+
+LOOK_SECONDS = 1.0
 """So old may it be when they look at what is there."""
 
 CATALOG_SECONDS = 60.0
@@ -43,6 +46,7 @@ class Account:
         self._lock = threading.Lock()
         self._pods: dict[str, Json] = {}
         self._read_at = float("-inf")
+        self._rented_at: dict[str, float] = {}
         self._failure: UnreachableError | None = None
         self._failed_at = float("-inf")
         self._catalog_lock = threading.Lock()
@@ -66,10 +70,17 @@ class Account:
             if self._read_at < since:
                 asked = self.now()
                 try:
-                    self._pods = {str(pod["id"]): pod for pod in self.api.pods()}
+                    listed = {str(pod["id"]): pod for pod in self.api.pods()}
                 except UnreachableError as error:
                     self._failure, self._failed_at = error, self.now()
                     raise
+                self._rented_at = {
+                    id_: at
+                    for id_, at in self._rented_at.items()
+                    if id_ not in listed and at > asked - LAG_SECONDS
+                }
+                unlisted = {id_: self._pods[id_] for id_ in self._rented_at}
+                self._pods = unlisted | listed
                 self._read_at = asked
             return list(self._pods.values())
 
@@ -86,6 +97,15 @@ class Account:
         with self._lock:
             self._pods[str(pod["id"])] = pod
             self.rented[label] = str(pod["id"])
+            self._rented_at[str(pod["id"])] = self.now()
+
+    def _forget(self, label: str, ids: set[str]) -> None:
+        """These were told to end: what is listed of them counts."""
+        with self._lock:
+            if self.rented.get(label) in ids:
+                del self.rented[label]
+            for id_ in ids:
+                self._rented_at.pop(id_, None)
 
     def market(self, want: GpuFilter) -> list[Offer]:
         """What is free, as of a minute ago at most."""
@@ -122,7 +142,7 @@ class Account:
         """
         if ids is not None and not ids:
             return
-        end, pause = self.now() + DESTROY_SECONDS, 0.2
+        end, pause = self.now() + DESTROY_SECONDS, 0.5
         since = self.now() - SHARED_SECONDS
         left, told = set(ids or ()), set(ids or ())
         clear = 0
@@ -131,10 +151,11 @@ class Account:
                 self.api.terminate_pod(id_)
             if left:
                 told |= left
-                if self.rented.get(label) in left:
-                    del self.rented[label]
+                self._forget(label, left)
+                # One list tells of all that was ended before it was asked for.
+                since = self.now()
                 self.api.pace.sleep(pause)
-                since, pause = self.now(), min(pause * 1.5, 5.0)
+                pause = min(pause * 1.5, 5.0)
             listed = {str(pod["id"]) for pod in self.labelled(label, since)}
             left = listed if ids is None else listed & set(ids)
             clear = 0 if left else clear + 1
