@@ -10,6 +10,7 @@ from fastapi.security import HTTPBearer
 from pydantic import SecretStr
 
 from stemserve.auth import BearerAuth
+from stemserve.lease import CountTransfers, Lease
 from stemserve.limits import RequestLimit
 from stemserve.problems import declared, handle_problems
 from stemserve.routes import inputs, jobs, results, worker
@@ -17,10 +18,11 @@ from stemserve.schema import Problem
 from stemserve.settings import split_tokens
 
 
-def create_app(token: SecretStr | None) -> FastAPI:
+def create_app(token: SecretStr | None, lease: Lease | None = None) -> FastAPI:
     """The application; ``attach`` gives it the worker that it serves.
 
     Args:
+        lease: Is told of uploads and downloads.
         token: What callers must send, or several of which each will do; None serves everybody.
     """
     app = FastAPI(
@@ -37,6 +39,8 @@ def create_app(token: SecretStr | None) -> FastAPI:
     for module in (worker, inputs, jobs, results):
         app.include_router(module.router, dependencies=guarded, responses=refusals)
     app.add_middleware(RequestLimit)
+    if lease is not None:
+        app.add_middleware(CountTransfers, lease=lease)
     if token is not None:
         app.add_middleware(BearerAuth, tokens=split_tokens(token))
     _describe_problems(app)

@@ -143,6 +143,12 @@ class BadRangeError(StemserveError):
     type = "bad-range"
 
 
+class EndingError(StemserveError):
+    """The worker ends itself and takes no more work."""
+
+    type = "worker-ending"
+
+
 class QueueFullError(StemserveError):
     """As many jobs wait as may."""
 

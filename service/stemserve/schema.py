@@ -284,6 +284,16 @@ class Status(Contract):
     device: str
     default_preset: PresetName
     presets: list[Preset]
+    idle_seconds: float = Field(0.0, ge=0, description="Since there was last anything to do")
+    lease_ends_at: datetime | None = Field(
+        None, description="When the worker ends its machine, unless a job gets further till then"
+    )
+
+
+class Lease(Contract):
+    """Answer of ``POST /lease``, which renews it."""
+
+    lease_ends_at: datetime | None = Field(description="null: the worker has no lease to end")
 
 
 class Input(Contract):

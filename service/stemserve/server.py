@@ -10,6 +10,7 @@ import sqlite3
 import ssl
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from functools import partial
 
 import anyio
 import uvicorn
@@ -18,6 +19,8 @@ from stemserve.app import create_app
 from stemserve.errors import SettingsError
 from stemserve.files import lock
 from stemserve.inputs import Inputs
+from stemserve.lease import Lease, doing
+from stemserve.machine import end_machine, find_machine
 from stemserve.routes.parts import Parts, attach
 from stemserve.runner import Runner
 from stemserve.settings import ENV_PREFIX, Settings
@@ -76,7 +79,8 @@ def _opened(settings: Settings) -> Iterator[Parts]:
         waiting = store.requeue()
         if waiting:
             _log.info("%d job(s) were cut short and will run again", waiting)
-        yield Parts(settings, store, inputs, Runner(settings, store, inputs))
+        runner = Runner(settings, store, inputs)
+        yield Parts(settings, store, inputs, runner, Lease.of(settings))
 
 
 def listen(settings: Settings) -> socket.socket:
@@ -114,7 +118,7 @@ def _check_open_to(host: str, settings: Settings) -> None:
 
 
 async def _serve(parts: Parts, listening: socket.socket, context: ssl.SSLContext | None) -> None:
-    app = create_app(parts.settings.token)
+    app = create_app(parts.settings.token, parts.lease)
     attach(app, parts)
     server = _Server(
         uvicorn.Config(
@@ -135,6 +139,7 @@ async def _serve(parts: Parts, listening: socket.socket, context: ssl.SSLContext
     async with anyio.create_task_group() as group:
         group.start_soon(_end_at_signal, server)
         group.start_soon(parts.runner.run)
+        group.start_soon(_end_when_over, server, parts)
         await server.serve(sockets=[listening])
         group.cancel_scope.cancel()
 
@@ -144,3 +149,13 @@ async def _end_at_signal(server: uvicorn.Server) -> None:
         async for _ in signals:
             server.force_exit = server.should_exit
             server.should_exit = True
+
+
+async def _end_when_over(server: _Server, parts: Parts) -> None:
+    """End the machine, or where there is none to end this process, when its time is over."""
+    reason = await parts.lease.over(partial(doing, parts.store))
+    _log.warning("ending this worker: %s", reason)
+    machine = find_machine(parts.settings)
+    if machine is not None:
+        await end_machine(machine)
+    server.should_exit = True

@@ -68,8 +68,9 @@ class Settings(BaseSettings):
         LicencePolicy.ANY, description="Refuse presets whose weights carry no grant: granted"
     )
     strict: bool = Field(
-        False, description="Fail over damaged inputs, for jobs that do not say; else take what can"
-        " be decoded, with silence in place of the rest"
+        False,
+        description="Fail over damaged inputs, for jobs that do not say; else take what can"
+        " be decoded, with silence in place of the rest",
     )
 
     input_limit: int = Field(4 * 2**30, ge=1, description="The largest input that is taken")
@@ -80,6 +81,22 @@ class Settings(BaseSettings):
     fetch_timeout: float = Field(3600, gt=0, description="The longest download of an input_url")
     fetch_private: bool = Field(
         False, description="Also fetch an input_url from private and loopback addresses"
+    )
+
+    idle_minutes: float | None = Field(
+        None, gt=0, description="The worker ends its machine after so long without work"
+    )
+    lease_hours: float | None = Field(
+        None,
+        gt=0,
+        description="The worker ends its machine so long after its start, or after the last time"
+        " that a job got further or a caller renewed the lease",
+    )
+    vast_url: str = Field(
+        "https://console.vast.ai", description="Where a machine of Vast.ai ends itself"
+    )
+    runpod_url: str = Field(
+        "https://api.runpod.io", description="Where a machine of RunPod ends itself"
     )
 
     separation_command: tuple[str, ...] = Field(

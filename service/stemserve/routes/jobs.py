@@ -51,7 +51,8 @@ def post_job(request: JobRequest, worker: Worker) -> JobCreated:
         job_id = request.job_id or content.digest()
     else:
         job_id = request.job_id or secrets.token_hex(16)
-    job = worker.store.add(job_id, content, request.input_name, worker.settings.queue_limit)
+    with worker.lease.taking_work():
+        job = worker.store.add(job_id, content, request.input_name, worker.settings.queue_limit)
     from_thread.run_sync(worker.runner.wake)
     return JobCreated(job_id=job.job_id, status=job.status, message=_MESSAGES[job.status])
 

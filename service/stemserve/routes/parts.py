@@ -8,6 +8,7 @@ from typing import Annotated
 from fastapi import Depends, FastAPI, Request
 
 from stemserve.inputs import Inputs
+from stemserve.lease import Lease
 from stemserve.runner import Runner
 from stemserve.settings import Settings
 from stemserve.store import Store
@@ -21,6 +22,7 @@ class Parts:
     store: Store
     inputs: Inputs
     runner: Runner
+    lease: Lease
 
 
 def attach(app: FastAPI, parts: Parts) -> None:

@@ -11,8 +11,10 @@ from fastapi.responses import JSONResponse
 
 from stemserve.errors import StemserveError
 from stemserve.jobs import find_preset
+from stemserve.lease import doing
+from stemserve.problems import declared
 from stemserve.routes.parts import Parts, Worker
-from stemserve.schema import Health, JobStatus, Ready, Status
+from stemserve.schema import Health, JobStatus, Lease, Ready, Status
 
 router = APIRouter(tags=["worker"])
 open_router = APIRouter(tags=["worker"])
@@ -49,7 +51,16 @@ def status(worker: Worker) -> Status:
         device=worker.runner.device,
         default_preset=worker.settings.preset,
         presets=worker.runner.presets,
+        idle_seconds=worker.lease.idle_seconds(doing(worker.store)),
+        lease_ends_at=worker.lease.ends_at(),
     )
+
+
+@router.post("/lease", responses=declared(503))
+def renew_lease(worker: Worker) -> Lease:
+    """Let the worker go on: its lease begins anew. Without work it ends all the same."""
+    worker.lease.renew()
+    return Lease(lease_ends_at=worker.lease.ends_at())
 
 
 def _unready(worker: Parts) -> str | None:
