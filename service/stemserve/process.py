@@ -21,7 +21,7 @@ from pydantic import TypeAdapter, ValidationError
 from stemserve.errors import SeparationDiedError
 from stemserve.settings import SECRETS, Settings
 from stemserve.task import Event, Failed, Finished, SeparationTask, Started
-from stemserve.weights.licences import LICENCE_VARIABLE
+from stemserve.weights.policy import LICENCE_VARIABLE
 
 LINE_LIMIT = 2**20
 """Bytes; a longer line is no event, and no chatter that anyone would read."""

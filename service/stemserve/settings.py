@@ -21,7 +21,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from stemserve.errors import SettingsError
 from stemserve.schema import PORT, PresetName
-from stemserve.weights.licences import LicencePolicy
+from stemserve.weights.policy import LicencePolicy
 
 ENV_PREFIX = "STEMSERVE_"
 SECRETS = frozenset(

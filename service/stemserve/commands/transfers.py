@@ -15,7 +15,8 @@ from stemserve.errors import PresetUnavailableError, SettingsError, StemserveErr
 from stemserve.weights import records
 from stemserve.weights.fetch import fetch
 from stemserve.weights.files import WeightFile, check, directory, how_to_fetch
-from stemserve.weights.licences import LicencePolicy, policy, refused
+from stemserve.weights.licences import policy, refused
+from stemserve.weights.policy import LicencePolicy
 
 _STEP = 0.1
 """A line is written for every such share of a file, where no bar can be drawn."""

@@ -9,19 +9,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from enum import StrEnum
 
 from stemserve.errors import SettingsError
 from stemserve.weights.files import WeightFile
-
-LICENCE_VARIABLE = "STEMSERVE_LICENCE"
-
-
-class LicencePolicy(StrEnum):
-    """Which weights may be used."""
-
-    ANY = "any"
-    GRANTED = "granted"
+from stemserve.weights.policy import LICENCE_VARIABLE, LicencePolicy
 
 
 def policy() -> LicencePolicy:
