@@ -60,7 +60,7 @@ async def run(inputs: Inputs, fleet: Fleet, asked: Asked) -> Report:
         check_granted(preset.name, usable_statuses)
     wanted = Wanted(
         preset=preset.name,
-        stems=choose_stems(preset, asked.stems),
+        stems=choose_stems(preset, asked.stems, asked.format),
         format=asked.format,
         bit_depth=asked.bit_depth,
     )

@@ -11,19 +11,22 @@ from difflib import get_close_matches
 from pydantic import BaseModel, ConfigDict
 from stemserve.schema import (
     BIT_DEPTHS,
+    DEFAULT_DEPTHS,
+    STEM_FILE_STEMS,
     BitDepth,
     Preset,
     PresetName,
     Status,
     StemFormat,
     StemName,
+    derived_stems,
+    file_names,
 )
 
 from stemctl.errors import InputError
 
 ALL_STEMS = "all"
 TWO_STEMS = ("vocals", "instrumental")
-DEFAULT_DEPTHS = {StemFormat.WAV: BitDepth.F32, StemFormat.FLAC: BitDepth.B16, StemFormat.MP3: None}
 
 
 class Wanted(BaseModel):
@@ -43,7 +46,7 @@ class Wanted(BaseModel):
     @property
     def file_names(self) -> tuple[str, ...]:
         """The files that a track's place then holds."""
-        return tuple(f"{stem}.{self.format}" for stem in self.stems)
+        return file_names(self.stems, self.format)
 
 
 def check_format(name: str, bit_depth: str | None) -> tuple[StemFormat, BitDepth | None]:
@@ -56,7 +59,7 @@ def check_format(name: str, bit_depth: str | None) -> tuple[StemFormat, BitDepth
         raise InputError(_unknown("format", name, [known.value for known in StemFormat]))
     stem_format = StemFormat(name)
     if bit_depth is None:
-        return stem_format, DEFAULT_DEPTHS[stem_format]
+        return stem_format, DEFAULT_DEPTHS.get(stem_format)
     held = [depth.value for depth in BIT_DEPTHS[stem_format]]
     if bit_depth not in held:
         what = f"holds bit depth {' or '.join(held)}" if held else "has no bit depth"
@@ -90,17 +93,30 @@ def find_preset(name: str | None, statuses: Mapping[str, Status]) -> tuple[Prese
     raise InputError(_unknown("preset", name, list(names)))
 
 
-def choose_stems(preset: Preset, names: Sequence[str]) -> tuple[str, ...]:
-    """Which stems of the preset are wanted, in the preset's order; none named: the usual two.
+def choose_stems(
+    preset: Preset, names: Sequence[str], stem_format: StemFormat = StemFormat.WAV
+) -> tuple[str, ...]:
+    """Which stems are wanted, in the preset's order, derived ones after them.
+
+    None named: the usual two; in a stem file, the four that it holds.
 
     Raises:
-        InputError: the preset has no such stem.
+        InputError: the preset has no such stem, or a stem file holds others.
     """
+    derived = derived_stems(preset.stems)
+    known = (*preset.stems, *derived)
+    if stem_format is StemFormat.STEM_MP4:
+        if set(names or STEM_FILE_STEMS) - {ALL_STEMS} not in (set(), set(STEM_FILE_STEMS)):
+            raise InputError(f"{stem_format} holds {', '.join(STEM_FILE_STEMS)}: leave out --stems")
+        names = STEM_FILE_STEMS
     for name in names:
-        if name not in preset.stems and name != ALL_STEMS:
-            raise InputError(_unknown(f"stem in preset {preset.name}", name, preset.stems))
-    chosen = set(names or (TWO_STEMS if set(TWO_STEMS) <= set(preset.stems) else [ALL_STEMS]))
-    return tuple(stem for stem in preset.stems if stem in chosen or ALL_STEMS in chosen)
+        if name not in known and name != ALL_STEMS:
+            near = list(derived) if name.startswith("no_") else preset.stems
+            raise InputError(_unknown(f"stem in preset {preset.name}", name, near))
+    chosen = set(names or (TWO_STEMS if set(TWO_STEMS) <= set(known) else [ALL_STEMS]))
+    if ALL_STEMS in chosen:
+        chosen |= set(preset.stems)
+    return tuple(stem for stem in known if stem in chosen)
 
 
 def _unknown(kind: str, name: str, there: Sequence[str]) -> str:

@@ -172,7 +172,7 @@ def content_of(presets: list[Preset], settings: Settings, **wishes: object) -> J
             for fault in error.errors(include_input=False, include_url=False)
         ]
         raise RequestError("; ".join(faults)) from None
-    return resolve(request, presets, settings.preset)
+    return resolve(request, presets, settings.preset, strict=settings.strict)
 
 
 @contextmanager

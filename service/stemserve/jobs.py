@@ -12,15 +12,19 @@ from pydantic import BaseModel, ConfigDict
 from stemserve.errors import PresetUnavailableError, UnknownNameError
 from stemserve.names import nearest
 from stemserve.schema import (
+    STEM_FILE_STEMS,
     BitDepth,
+    Clip,
     Details,
     JobRequest,
     JobStatus,
     Preset,
+    Range,
     ResultFile,
     StemFormat,
     Tasks,
     cut_points,
+    derived_stems,
 )
 from stemserve.task import SeparationTask
 
@@ -42,12 +46,31 @@ class JobContent(BaseModel):
     mono: bool
     template_mp3: bool
     cut_points: tuple[float, ...]
+    range: Range | None = None
+    clip: Clip = Clip.NONE
+    strict: bool = False
+
+    def text(self) -> str:
+        """The content in JSON, the same for the same content.
+
+        What has a default is left out where it has it, so that a job from before there was such a
+        thing is still the same job.
+        """
+        return self.model_dump_json(exclude_defaults=True)
 
     def digest(self) -> str:
         """The content's name: 32 hex digits."""
-        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:32]
+        return hashlib.sha256(self.text().encode()).hexdigest()[:32]
 
-    def task(self, job_id: str, input_path: Path, output_dir: Path) -> SeparationTask:
+    def task(
+        self,
+        job_id: str,
+        input_path: Path,
+        output_dir: Path,
+        *,
+        input_sha256: str | None = None,
+        input_name: str | None = None,
+    ) -> SeparationTask:
         """What the separation process is asked for, once the input is on this machine."""
         return SeparationTask(
             job_id=job_id,
@@ -60,6 +83,11 @@ class JobContent(BaseModel):
             mono=self.mono,
             template_mp3=self.template_mp3,
             cut_points=self.cut_points,
+            range=self.range,
+            clip=self.clip,
+            strict=self.strict,
+            input_sha256=input_sha256,
+            input_name=input_name,
         )
 
 
@@ -92,8 +120,10 @@ class StoredJob:
         return max(0.0, (self.ended_at or time.time()) - self.started_at)
 
 
-def resolve(request: JobRequest, presets: list[Preset], default_preset: str) -> JobContent:
-    """The content of a request to a worker that knows ``presets``.
+def resolve(
+    request: JobRequest, presets: list[Preset], default_preset: str, *, strict: bool = False
+) -> JobContent:
+    """The content of a request to a worker that knows ``presets``; ``strict``: its own default.
 
     Raises:
         UnknownNameError: the preset or a stem is none of this worker.
@@ -110,6 +140,9 @@ def resolve(request: JobRequest, presets: list[Preset], default_preset: str) -> 
         mono=request.mono,
         template_mp3=request.format is None and TEMPLATE_STEM in stems,
         cut_points=cut_points(request.interval_cut),
+        range=request.range,
+        clip=request.clip,
+        strict=strict if request.strict is None else request.strict,
     )
 
 
@@ -125,18 +158,22 @@ def find_preset(name: str, presets: list[Preset]) -> Preset:
 
 
 def _stems(request: JobRequest, preset: Preset) -> tuple[str, ...]:
-    """The stems wanted, each once, in the preset's order."""
-    for name in request.stems or []:
-        if name not in preset.stems:
-            choices = nearest(name, preset.stems)
+    """The stems wanted, each once, in the preset's order; derived ones after them."""
+    known = (*preset.stems, *derived_stems(preset.stems))
+    named = STEM_FILE_STEMS if request.format is StemFormat.STEM_MP4 else request.stems
+    for name in named or []:
+        if name not in known:
+            derived = nearest(name, [stem for stem in known if stem not in preset.stems])
+            own = nearest(name, preset.stems)
+            choices = [*derived, *own] if name.startswith("no_") else [*own, *derived]
             raise UnknownNameError(_unknown(f"stem of {preset.name}", name, choices), choices)
-    if request.stems:
-        wanted = set(request.stems)
-    elif request.all_stems or not set(DEFAULT_STEMS) <= set(preset.stems):
+    if named:
+        wanted = set(named)
+    elif request.all_stems or not set(DEFAULT_STEMS) <= set(known):
         wanted = set(preset.stems)
     else:
         wanted = set(DEFAULT_STEMS)
-    return tuple(name for name in preset.stems if name in wanted)
+    return tuple(name for name in known if name in wanted)
 
 
 def _unknown(kind: str, name: str, choices: list[str]) -> str:

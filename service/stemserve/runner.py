@@ -204,7 +204,13 @@ class Runner:
         folder = self.files(job.job_id).folder
         with full_disk_told():
             folder.mkdir(parents=True, exist_ok=True)
-        return job.content.task(job.job_id, path, folder)
+        return job.content.task(
+            job.job_id,
+            path,
+            folder,
+            input_sha256=path.name,  # an input's name is its digest
+            input_name=job.input_name,
+        )
 
     async def _note(self, job: StoredJob, event: object) -> bool:
         """Write an event down; True if it is the job's last."""

@@ -8,6 +8,7 @@ of the Docker template that this project grew out of: its clients keep working.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Literal, Self
@@ -16,6 +17,8 @@ from pydantic import AnyHttpUrl, BaseModel, ConfigDict, Field, StringConstraints
 
 PORT = 8185
 """The only port a worker serves on, unless told otherwise."""
+
+MAX_SECONDS = 1e6
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 """Content name of an input: SHA-256 of its bytes, in lower-case hex."""
@@ -28,11 +31,14 @@ PresetName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,63
 
 
 class StemFormat(StrEnum):
-    """File format of the stems."""
+    """File format of the stems. ``stem.mp4`` holds the mix and `STEM_FILE_STEMS`, for DJs."""
 
     WAV = "wav"
     FLAC = "flac"
     MP3 = "mp3"
+    OPUS = "opus"
+    M4A = "m4a"
+    STEM_MP4 = "stem.mp4"
 
 
 class BitDepth(StrEnum):
@@ -47,8 +53,56 @@ BIT_DEPTHS: dict[StemFormat, tuple[BitDepth, ...]] = {
     StemFormat.WAV: (BitDepth.B16, BitDepth.B24, BitDepth.F32),
     StemFormat.FLAC: (BitDepth.B16, BitDepth.B24),
     StemFormat.MP3: (),
+    StemFormat.OPUS: (),
+    StemFormat.M4A: (),
+    StemFormat.STEM_MP4: (),
 }
 """The bit depths that each format can hold."""
+
+DEFAULT_DEPTHS = {StemFormat.WAV: BitDepth.F32, StemFormat.FLAC: BitDepth.B16}
+"""The bit depth of a format when none is named. Where bits are lost, TPDF dither is added; the
+same sound gets the same dither, so that the same job gives the same bytes."""
+
+
+class Clip(StrEnum):
+    """What becomes of stems beyond full scale, which a sum of waves taken apart may well be.
+
+    ``none``: they stay as they are where the format can hold that (wav in 32f), so that the stems
+    still add up to the mix; elsewhere they are held at full scale.
+    ``rescale``: if any is beyond, all files of the job are turned down by one common gain, so that
+    they add up to the mix turned down. ``clamp``: held at full scale in every format.
+    What was held at full scale, and a gain, are told in the job's log and in `SIDECAR`.
+    """
+
+    NONE = "none"
+    RESCALE = "rescale"
+    CLAMP = "clamp"
+
+
+SIDECAR = "separation.json"
+"""The result that tells how the others were made: input, preset, weights, versions, seconds."""
+
+STEM_FILE_STEMS = ("drums", "bass", "other", "vocals")
+"""What a file in the format ``stem.mp4`` holds behind the mix, in its order."""
+
+
+def file_names(stems: Iterable[str], stem_format: StemFormat) -> tuple[str, ...]:
+    """The result files that hold these stems in that format."""
+    if stem_format is StemFormat.STEM_MP4:
+        return (f"mix.{stem_format}",)
+    return tuple(f"{stem}.{stem_format}" for stem in stems)
+
+
+def derived_stems(stems: Iterable[str]) -> dict[str, str]:
+    """What can be asked of a preset beside its own ``stems``: the mix without one of them.
+
+    By name, ``no_{stem}``, the stem that is left out; ``instrumental`` is the mix without vocals.
+    """
+    own = tuple(stems)
+    derived = {f"no_{stem}": stem for stem in own if stem != "instrumental"}
+    if "vocals" in own:
+        derived["instrumental"] = "vocals"
+    return {name: stem for name, stem in derived.items() if name not in own}
 
 
 class JobStatus(StrEnum):
@@ -83,6 +137,25 @@ class Contract(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class Range(Contract):
+    """A part of a track. Its samples are those that the whole track gives there.
+
+    A boundary in seconds is the sample nearest to it, at the track's own rate, halves rounded up:
+    two ranges with a common boundary join without gap or overlap.
+    """
+
+    start_seconds: float = Field(0.0, ge=0, le=MAX_SECONDS)
+    end_seconds: float | None = Field(
+        None, gt=0, le=MAX_SECONDS, description="Default: the end of the track"
+    )
+
+    @model_validator(mode="after")
+    def _rises(self) -> Self:
+        if self.end_seconds is not None and self.end_seconds <= self.start_seconds:
+            raise ValueError("end_seconds must be more than start_seconds")
+        return self
+
+
 class JobRequest(Contract):
     """Body of ``POST /job``: one input, and what is wanted of it."""
 
@@ -95,12 +168,35 @@ class JobRequest(Contract):
     all_stems: bool = Field(False, description="Every stem of the preset, not two")
     job_id: JobId | None = Field(None, description="The caller's name for the job")
     preset: PresetName | None = Field(None, description="Default: the worker's own")
-    stems: list[StemName] | None = Field(None, min_length=1, max_length=16)
+    stems: list[StemName] | None = Field(
+        None,
+        min_length=1,
+        max_length=16,
+        description="Of the preset; also no_{stem}, the mix without it, and instrumental",
+    )
     format: StemFormat | None = Field(
         None, description="Default: wav, and beside it the template's instrumental.mp3"
     )
     bit_depth: BitDepth | None = Field(None, description="Default: 16 for flac, 32f for wav")
     mono: bool = False
+    range: Range | None = Field(None, description="Separate a part of the track only")
+    clip: Clip = Field(Clip.NONE, description="What becomes of stems beyond full scale")
+    strict: bool | None = Field(
+        None,
+        description="Fail over an input that is damaged, where else what can be decoded is taken "
+        "and the rest is silence; default: the worker's own",
+    )
+
+    @model_validator(mode="after")
+    def _stem_file_holds_four(self) -> Self:
+        if self.format is StemFormat.STEM_MP4:
+            if set(self.stems or STEM_FILE_STEMS) != set(STEM_FILE_STEMS):
+                raise ValueError(
+                    f"{self.format} holds {', '.join(STEM_FILE_STEMS)}: leave out stems"
+                )
+            if self.mono:
+                raise ValueError(f"{self.format} is stereo: leave out mono")
+        return self
 
     @model_validator(mode="after")
     def _one_input(self) -> Self:
@@ -178,7 +274,9 @@ class ResultFile(Contract):
     """One finished file of a job."""
 
     name: str
-    stem: StemName
+    stem: StemName | None = Field(
+        description="What it holds; null for stem.mp4, which holds several, and separation.json"
+    )
     size: int = Field(ge=0, description="Bytes")
     sha256: Sha256
 
@@ -197,7 +295,9 @@ class Job(Contract):
     preset: PresetName
     input_name: str | None = None
     input_sha256: Sha256 | None = None
-    duration_seconds: float | None = Field(None, description="Length of the track")
+    duration_seconds: float | None = Field(
+        None, description="Length of the track, or of the range of it that was asked"
+    )
     results: list[ResultFile] = []
 
 

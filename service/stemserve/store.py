@@ -94,7 +94,7 @@ class Store:
             JobExistsError: there is a job of that id with other content.
             QueueFullError: ``queue_limit`` jobs wait already.
         """
-        text = content.model_dump_json()
+        text = content.text()
         with self._transaction() as db:
             row = db.execute("SELECT * FROM jobs WHERE job_id = ?", [job_id]).fetchone()
             if row is not None and row["content"] != text:

@@ -11,7 +11,16 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from stemserve.schema import BitDepth, Details, Preset, ResultFile, StemFormat, Tasks
+from stemserve.schema import (
+    BitDepth,
+    Clip,
+    Details,
+    Preset,
+    Range,
+    ResultFile,
+    StemFormat,
+    Tasks,
+)
 
 
 class SeparationTask(BaseModel):
@@ -30,7 +39,16 @@ class SeparationTask(BaseModel):
     template_mp3: bool = False
     """Also write instrumental.mp3, mono and VBR quality 2, as the template did."""
     cut_points: tuple[float, ...] = ()
-    """Seconds; segments between them. Empty: a segment every 5 minutes."""
+    """Seconds of the track; segments between them. Empty: a segment every 5 minutes."""
+    range: Range | None = None
+    """The part of the track that is wanted; None: all of it."""
+    clip: Clip = Clip.NONE
+    strict: bool = False
+    """Fail over a damaged input, rather than take what can be decoded."""
+    input_sha256: str | None = None
+    """Of the input's bytes; None: not known, and found by reading them."""
+    input_name: str | None = None
+    """What people call the input; None: by its file name."""
 
 
 class Started(BaseModel):

@@ -35,6 +35,8 @@ def status(*presets: Preset) -> Status:
         ("wav", "24", BitDepth.B24),
         ("flac", None, BitDepth.B16),
         ("mp3", None, None),
+        ("opus", None, None),
+        ("stem.mp4", None, None),
     ],
 )
 def test_formats_have_default_depths(name: str, depth: str | None, held: BitDepth | None) -> None:
@@ -44,7 +46,7 @@ def test_formats_have_default_depths(name: str, depth: str | None, held: BitDept
 @pytest.mark.parametrize(
     ("name", "depth", "message"),
     [
-        ("flak", None, r"did you mean flac\?.*wav, flac, mp3"),
+        ("flak", None, r"did you mean flac\?.*wav, flac, mp3, opus, m4a, stem.mp4"),
         ("flac", "32f", "16 or 24"),
         ("mp3", "16", "no bit depth"),
         ("wav", "17", "16 or 24 or 32f"),
@@ -82,5 +84,14 @@ def test_stems_are_in_the_presets_order() -> None:
     assert choose_stems(CENTER, ["drums", "vocals", "drums"]) == ("vocals", "drums")
     assert choose_stems(CENTER, []) == ("vocals", "instrumental")
     assert choose_stems(CENTER, ["all"]) == tuple(STEMS)
+    assert choose_stems(CENTER, ["no_bass", "drums"]) == ("drums", "no_bass")
     only = CENTER.model_copy(update={"stems": ["guitar", "rest"]})
     assert choose_stems(only, []) == ("guitar", "rest")
+
+
+def test_a_stem_file_holds_its_four_stems() -> None:
+    four = ("vocals", "drums", "bass", "other")
+    assert choose_stems(CENTER, [], StemFormat.STEM_MP4) == four
+    assert choose_stems(CENTER, ["all"], StemFormat.STEM_MP4) == four
+    with pytest.raises(InputError, match="leave out --stems"):
+        choose_stems(CENTER, ["vocals"], StemFormat.STEM_MP4)

@@ -61,11 +61,18 @@ class SeparationProcess:
 
 @contextmanager
 def separation_process(
-    largest_file: int | None = None, **environment: str
+    largest_file: int | None = None,
+    deadline_s: float = DEADLINE_SECONDS,
+    fate: int = 0,
+    **environment: str,
 ) -> Iterator[SeparationProcess]:
     """A running process, which must end by itself when its input does.
 
-    ``largest_file``: the kernel refuses to make a file larger than so many bytes.
+    Args:
+        largest_file: the kernel refuses to make a file larger than so many bytes.
+        deadline_s: it is killed after so long, whatever it does.
+        fate: the exit code that it must have in the end.
+        environment: more variables.
     """
     command = [sys.executable, "-m", "stemserve.separation"]
     if largest_file is not None:
@@ -82,13 +89,13 @@ def separation_process(
         stdout=subprocess.PIPE,
         env=os.environ | environment,
     )
-    watchdog = threading.Timer(DEADLINE_SECONDS, process.kill)
+    watchdog = threading.Timer(deadline_s, process.kill)
     watchdog.start()
     try:
         yield SeparationProcess(process)
         assert process.stdin
         process.stdin.close()
-        assert process.wait(DEADLINE_SECONDS) == 0
+        assert process.wait(DEADLINE_SECONDS) == fate
     finally:
         watchdog.cancel()
         process.kill()

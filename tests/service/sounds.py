@@ -9,6 +9,7 @@ from typing import Any, cast
 import av
 import numpy as np
 from av.audio.stream import AudioStream
+from av.video.codeccontext import VideoCodecContext
 from numpy.typing import NDArray
 from stemserve.audio import Block
 from stemserve.audio.decode import decode, probe
@@ -64,6 +65,17 @@ def write_video(path: Path, sound: Block | None, rate: int = 48000) -> Path:
             out.mux(audio.encode(_frame(sound, rate, "fltp", "stereo")))
             out.mux(audio.encode(None))
     return path
+
+
+def cover_picture(codec: str, width: int, height: int) -> bytes:
+    """A grey picture, as mjpeg or png."""
+    context = cast("VideoCodecContext", av.CodecContext.create(codec, "w"))
+    context.width, context.height, context.time_base = width, height, Fraction(1)
+    context.pix_fmt = {"mjpeg": "yuvj420p", "png": "rgb24"}[codec]
+    grey = av.VideoFrame.from_ndarray(np.full((height, width, 3), 99, np.uint8), format="rgb24")
+    grey = grey.reformat(format=context.pix_fmt)
+    grey.pts = 0
+    return b"".join(bytes(packet) for packet in [*context.encode(grey), *context.encode(None)])
 
 
 def read_audio(path: Path) -> tuple[Block, int]:

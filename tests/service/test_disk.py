@@ -76,7 +76,7 @@ def test_a_full_disk_loses_nothing(data_dir: Path, keep_free: int) -> None:
 
 
 def test_results_that_do_not_fit_fail_their_job_alone(data_dir: Path) -> None:
-    seconds = 25
+    seconds = 10
     sound = io.BytesIO()
     with wave.open(sound, "wb") as file:
         file.setnchannels(2)

@@ -51,7 +51,7 @@ def digests(client: httpx.Client, job_id: str) -> dict[str, str]:
     """The SHA-256 of each result, once the job is completed."""
     job = ended(client, job_id)
     assert job["status"] == "completed", job
-    return {result["name"]: result["sha256"] for result in job["results"]}
+    return {result["name"]: result["sha256"] for result in job["results"] if result["stem"]}
 
 
 def in_mid_job(client: httpx.Client, job_id: str) -> None:

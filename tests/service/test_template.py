@@ -236,4 +236,5 @@ def test_progress_txt_lies_beside_the_results(
         "vocals.wav",
         "instrumental.wav",
         "instrumental.mp3",
+        "separation.json",
     }

@@ -3,15 +3,11 @@
 An input is looked at twice. ``probe`` walks through its packets without decoding them, which costs
 a fraction of a second and finds what is wrong before anything is spent on it; ``decode`` then
 gives the sound.
-
-A file is opened as a Python file with no protocol allowed to FFmpeg, so that a playlist or a
-reference inside it cannot make the worker open anything else.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +19,7 @@ from av.container import InputContainer
 
 from stemserve.audio import Array, Block
 from stemserve.audio.channels import mixdown
+from stemserve.audio.media import opened
 from stemserve.audio.riff import missing_bytes
 from stemserve.errors import NotAudioError
 
@@ -35,8 +32,11 @@ _KEEPS_ITS_PROMISE = {"flac", "mov", "mp4", "m4a", "3gp", "aiff", "w64", "caf"}
 """Formats whose header counts the audio itself. Others estimate it (MP3, AAC), or count the video
 with it (Matroska): there a shortfall proves nothing."""
 
-_PROTECTED = {"drms", "enca", "aavd"}
-"""Codec tags of encrypted sound: FairPlay, Common Encryption, Audible."""
+_LONGEST_GAP_SECONDS = 10.0
+"""One damaged packet may claim to have been this long, whatever it says."""
+
+_REMARKS = 10
+"""So many damaged places are told one by one."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,10 @@ class AudioFacts:
     """Frames by the count of the packets; the decoded length may differ by codec padding."""
     remarks: tuple[str, ...] = ()
     """What a person would want to know of it, though it can be separated."""
+    damage: tuple[str, ...] = ()
+    """What is wrong with it, though it can be separated."""
+    whole_frames: int | None = None
+    """Where the container says so: the frames without the padding of the last packet."""
 
     @property
     def seconds(self) -> float:
@@ -66,12 +70,12 @@ def probe(path: Path) -> AudioFacts:
     if path.stat().st_size == 0:
         raise NotAudioError("The file is empty. Check the download or the export, and try again.")
     _check_riff(path)
-    with _opened(path) as (container, stream):
+    with opened(path) as (container, stream):
         first = _first_frame(container, stream)
         rate, names = first.sample_rate, [c.name for c in first.layout.channels]
     if rate <= 0 or not names:
         raise NotAudioError("The audio stream declares no sample rate or no channels.")
-    with _opened(path) as (container, stream):
+    with opened(path) as (container, stream):
         tick = float(stream.time_base or 0)
         declared = (stream.duration or 0) * tick
         counted = end = 0
@@ -81,38 +85,86 @@ def probe(path: Path) -> AudioFacts:
         held, end_time = counted * tick, end * tick
         formats = set(container.format.name.split(","))
         starts_late = bool(stream.start_time)
-    remarks = []
+    remarks, damage = [], []
     if len(names) > 2:
         remarks.append(f"{len(names)} channels ({', '.join(names)}) are mixed down to stereo.")
     if end_time + _SLACK_SECONDS < declared:
         if formats & _KEEPS_ITS_PROMISE:
             raise _cut_short(declared, end_time)
         if formats == {"mp3"} and starts_late:
-            remarks.append(
+            damage.append(
                 f"The file's header promises {declared:.1f} s, it holds {held:.1f} s: cut short?"
             )
     elif formats & _KEEPS_ITS_PROMISE and held + _SLACK_SECONDS < declared:
-        remarks.append(f"The file is damaged: {declared - held:.1f} s in it cannot be read.")
+        damage.append(f"The file is damaged: {declared - held:.1f} s in it cannot be read.")
     frames = round((held or declared) * rate)
-    return AudioFacts(rate, min(len(names), 2), frames, tuple(remarks))
+    whole = round(declared * rate) if "mp4" in formats and declared else None
+    if whole is not None and 0 < frames - whole < _SLACK_SECONDS * rate:
+        frames = whole
+    return AudioFacts(rate, min(len(names), 2), frames, tuple(remarks), tuple(damage), whole)
 
 
-def decode(path: Path, facts: AudioFacts) -> Iterator[Block]:
+def decode(
+    path: Path,
+    facts: AudioFacts,
+    *,
+    strict: bool = False,
+    remark: Callable[[str], None] | None = None,
+) -> Iterator[Block]:
     """The sound of a probed input: blocks of up to a few seconds, at the input's own rate.
 
-    Samples that are no number become 0. A packet that cannot be decoded is left out.
+    Samples that are no number become 0, and so does what a packet that cannot be decoded held:
+    what comes after it stays in its place.
+
+    Args:
+        path: the input.
+        facts: what ``probe`` said of it.
+        strict: raise over the first such packet or sample.
+        remark: told what is wrong, as it is met.
 
     Raises:
         NotAudioError: nothing, or clearly less than the packets promise, could be decoded; or the
             rate or the channels change within the file.
     """
-    matrix: Block | None = None
-    channels = 0
+    damage = _Damage(facts.rate, strict, remark or (lambda line: None))
     given = 0
     gathered: list[Block] = []
     waiting = 0
-    with _opened(path) as (container, stream):
-        for frame in _frames(container, stream):
+    with opened(path) as (container, stream):
+        for samples in _sound(container, stream, facts, damage):
+            room = None
+            if facts.whole_frames is not None:
+                room = max(0, facts.whole_frames - given - waiting)
+            gathered.append(samples[:room])
+            waiting += len(gathered[-1])
+            if waiting >= BLOCK_FRAMES:
+                given += waiting
+                yield np.concatenate(gathered)
+                gathered, waiting = [], 0
+        given += waiting
+        if waiting:
+            yield np.concatenate(gathered)
+    heard = given - damage.lost
+    if heard <= 0:
+        raise NotAudioError(
+            "There is no audio that could be decoded: it is damaged or protected (DRM)."
+        )
+    if heard < facts.frames * 0.9 - facts.rate * _SLACK_SECONDS:
+        raise _damaged(heard / facts.rate, facts.seconds)
+
+
+def _sound(
+    container: InputContainer, stream: AudioStream, facts: AudioFacts, damage: _Damage
+) -> Iterator[Block]:
+    """What the packets hold, each in its place: mono or stereo, and all of it numbers."""
+    matrix: Block | None = None
+    channels = at = 0
+    for frame in _frames(container, stream):
+        if isinstance(frame, _Gap):
+            frames = round(min(frame.seconds, _LONGEST_GAP_SECONDS) * facts.rate)
+            damage.gap(at, frames)
+            samples = np.zeros((frames, facts.channels), np.float32)
+        else:
             if not channels:
                 channels = frame.layout.nb_channels
                 matrix = mixdown([c.name for c in frame.layout.channels])
@@ -122,47 +174,49 @@ def decode(path: Path, facts: AudioFacts) -> Iterator[Block]:
                     "Convert it to one rate and one layout first."
                 )
             samples = _samples(frame)
-            gathered.append(samples if matrix is None else samples @ matrix)
-            waiting += len(samples)
-            if waiting >= BLOCK_FRAMES:
-                given += waiting
-                yield np.concatenate(gathered)
-                gathered, waiting = [], 0
-        given += waiting
-        if waiting:
-            yield np.concatenate(gathered)
-    if not given:
-        raise NotAudioError(
-            "There is no audio that could be decoded: it is damaged or protected (DRM)."
-        )
-    if given < facts.frames * 0.9 - facts.rate * _SLACK_SECONDS:
-        raise _damaged(given / facts.rate, facts.seconds)
+            if not np.isfinite(samples).all():
+                damage.no_numbers(at)
+                np.nan_to_num(samples, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
+            if matrix is not None:
+                samples = samples @ matrix
+        at += len(samples)
+        yield samples
 
 
-@contextmanager
-def _opened(path: Path) -> Generator[tuple[InputContainer, AudioStream], None, None]:
-    with path.open("rb") as file:
-        try:
-            container = av.open(file, "r", options={"protocol_whitelist": "none"})
-        except (av.FFmpegError, ValueError, EOFError) as error:
+@dataclass
+class _Damage:
+    """Tells what is wrong: the first places one by one, or by raising."""
+
+    rate: int
+    strict: bool
+    remark: Callable[[str], None]
+    told: int = 0
+    end: int = -1
+    """Of the last gap, in frames."""
+    lost: int = 0
+    """Frames in all gaps."""
+
+    def gap(self, at: int, frames: int) -> None:
+        """So many frames cannot be decoded."""
+        follows, self.end = at == self.end, at + frames
+        self.lost += frames
+        if not follows:
+            self._tell(at, "the file is damaged and cannot be decoded: silence there")
+
+    def no_numbers(self, at: int) -> None:
+        """There are samples that are no number."""
+        self._tell(at, "there are samples that are no number (NaN, infinity): silence there")
+
+    def _tell(self, at: int, what: str) -> None:
+        if self.strict:
             raise NotAudioError(
-                "The file is no audio or video that FFmpeg knows, or it was cut short. "
-                "Play it locally, or export it again as WAV, FLAC or MP3."
-            ) from error
-        with container:
-            if not container.streams.audio:
-                raise NotAudioError("The file holds no audio stream.")
-            stream = container.streams.audio[0]
-            # PyAV gives no context where FFmpeg has no decoder, whatever its annotations say.
-            if getattr(stream, "codec_context", None) is None:
-                raise NotAudioError(
-                    "The audio has a codec that FFmpeg cannot decode, or is protected (DRM)."
-                )
-            if stream.codec_context.codec_tag in _PROTECTED:
-                raise NotAudioError(
-                    "The audio is protected (DRM) and cannot be decoded. Use a copy without it."
-                )
-            yield container, stream
+                f"At {at / self.rate:.1f} s {what}. "
+                "Use a sound copy, or leave out strict to have the rest."
+            )
+        self.told += 1
+        if self.told <= _REMARKS:
+            more = " (and so on)" if self.told == _REMARKS else ""
+            self.remark(f"At {at / self.rate:.1f} s {what}{more}")
 
 
 def _packets(container: InputContainer, stream: AudioStream) -> Iterator[av.Packet[AudioStream]]:
@@ -178,16 +232,26 @@ def _packets(container: InputContainer, stream: AudioStream) -> Iterator[av.Pack
         yield packet
 
 
-def _frames(container: InputContainer, stream: AudioStream) -> Iterator[AudioFrame]:
+@dataclass(frozen=True)
+class _Gap:
+    """The place of a packet that cannot be decoded."""
+
+    seconds: float
+
+
+def _frames(container: InputContainer, stream: AudioStream) -> Iterator[AudioFrame | _Gap]:
     for packet in _packets(container, stream):
         try:
-            yield from packet.decode()
+            frames = packet.decode()
         except (av.FFmpegError, EOFError):
-            continue
+            yield _Gap(float((packet.duration or 0) * (packet.time_base or 0)))
+        else:
+            yield from frames
 
 
 def _first_frame(container: InputContainer, stream: AudioStream) -> AudioFrame:
-    frame = next(_frames(container, stream), None)
+    frames = (f for f in _frames(container, stream) if isinstance(f, AudioFrame))
+    frame = next(frames, None)
     if frame is None:
         raise NotAudioError(
             "There is no audio that could be decoded: it is empty, damaged or protected (DRM)."
@@ -205,8 +269,6 @@ def _samples(frame: AudioFrame) -> Block:
         full_scale = np.float32(2 ** (8 * raw.dtype.itemsize - 1))
         return raw.astype(np.float32) / full_scale
     samples: Block = raw.astype(np.float32)
-    if not np.isfinite(samples).all():
-        np.nan_to_num(samples, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
     return samples
 
 

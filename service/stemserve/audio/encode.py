@@ -1,9 +1,9 @@
-"""Encoding, with FFmpeg by way of PyAV: wav, flac and mp3, written as the sound comes.
+"""Encoding, with FFmpeg by way of PyAV: flac, mp3, opus and m4a, written as the sound comes.
 
-Integer formats round to the nearest step without dither, so that the same input gives the same
-bytes; samples beyond full scale are held at full scale and counted. wav and flac hold exactly the
-samples given. mp3 does too where a player honours the LAME header (FFmpeg and its kin do, down to
-about a tenth of a second); it knows rates up to 48 kHz, so anything else is resampled.
+flac gets dither (`stemserve.audio.dither`) and holds exactly the samples given if they are whole
+steps. Samples beyond full scale are held at full scale and counted. All formats have the exact
+length, the lossy ones where a player honours what their headers say of the encoder's padding, as
+FFmpeg and its kin do. These know certain rates only; anything else is resampled to the next.
 """
 
 from __future__ import annotations
@@ -11,17 +11,23 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self, cast
+from typing import Any, Self, cast
 
 import av
 import numpy as np
 from av.audio.stream import AudioStream
+from av.container import OutputContainer
 
 from stemserve.audio import Array, Block
+from stemserve.audio.dither import quantised
 from stemserve.audio.resample import Resampler
-from stemserve.schema import BitDepth, StemFormat
+from stemserve.audio.tags import Tags, write_tags
+from stemserve.schema import DEFAULT_DEPTHS, BitDepth, StemFormat
 
 MP3_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
+OPUS_RATES = (48000,)
+AAC_RATES = (*MP3_RATES, 64000, 88200, 96000)
+
 _LAMBDA_PER_QUALITY = 118
 """FFmpeg counts VBR quality in steps of this (FF_QP2LAMBDA)."""
 
@@ -36,10 +42,29 @@ class Encoding:
     mp3_quality: int = 0
 
     @property
-    def depth(self) -> BitDepth:
-        """The bit depth, with the format's default: 16 for flac, 32-bit float for wav."""
-        default = BitDepth.B16 if self.format is StemFormat.FLAC else BitDepth.F32
-        return self.bit_depth or default
+    def depth(self) -> BitDepth | None:
+        """The bit depth, with the format's default; None where there is no such thing."""
+        return self.bit_depth or DEFAULT_DEPTHS.get(self.format)
+
+
+@dataclass(frozen=True)
+class _Codec:
+    """FFmpeg's words for a format."""
+
+    container: str
+    name: str
+    samples: str
+    rates: tuple[int, ...] = ()
+    """Those it knows, rising; none: any."""
+    bits_a_second: int | None = None
+    """For each channel."""
+
+
+_CODECS = {
+    StemFormat.MP3: _Codec("mp3", "libmp3lame", "fltp", MP3_RATES),
+    StemFormat.OPUS: _Codec("opus", "libopus", "flt", OPUS_RATES, 80_000),
+    StemFormat.M4A: _Codec("mp4", "aac", "fltp", AAC_RATES, 128_000),
+}
 
 
 class Encoder:
@@ -47,41 +72,45 @@ class Encoder:
 
     Args:
         path: where it is written; the suffix does not matter.
-        encoding: format, depth, channels.
+        encoding: format, depth, channels; anything but wav.
         rate: samples a second of what will be written.
         channels: of what will be written, 1 or 2; mono encodings average them.
+        tags: what the file says about itself.
+        voice: whose dither it gets.
 
     Raises:
         OSError: the disk is full, or the file cannot be written.
     """
 
-    def __init__(self, path: Path, encoding: Encoding, rate: int, channels: int) -> None:
+    def __init__(
+        self,
+        path: Path,
+        encoding: Encoding,
+        rate: int,
+        channels: int,
+        tags: Tags | None = None,
+        voice: str = "",
+    ) -> None:
         self.clipped = 0
         self._encoding = encoding
-        self._rate = rate
-        self._resampler: Resampler | None = None
+        self._voice = voice
+        self._written = 0
+        codec = self._codec = _codec(encoding)
         width = 1 if encoding.mono else channels
-        if encoding.format is StemFormat.MP3 and rate not in MP3_RATES:
-            self._rate = min((r for r in MP3_RATES if r >= rate), default=MP3_RATES[-1])
-            self._resampler = Resampler(rate, self._rate, width)
-        codec, self._sample_format = _codec(encoding)
+        self._rate = nearest_rate(rate, codec.rates)
+        self._resampler = Resampler(rate, self._rate, width) if rate != self._rate else None
         self._layout = "mono" if width == 1 else "stereo"
-        # rf64=auto: a WAV file beyond 4 GiB gets the 64-bit header, a smaller one the usual.
-        muxer = {"rf64": "auto"} if encoding.format is StemFormat.WAV else {}
-        self._container = av.open(path, "w", format=encoding.format.value, options=muxer)
-        self._stream = cast(
-            "AudioStream",
-            self._container.add_stream(
-                codec, rate=self._rate, layout=self._layout, format=self._sample_format
-            ),
-        )
+        self._container = av.open(path, "w", format=codec.container, options=self._muxing())
+        self._stream = add_stream(self._container, codec.name, self._rate, width, codec.samples)
         context = self._stream.codec_context
-        if encoding.format is StemFormat.MP3:
+        if codec.bits_a_second is not None:
+            context.bit_rate = codec.bits_a_second * width
+        elif encoding.format is StemFormat.MP3:
             context.qscale = True
             context.options = {"global_quality": str(_LAMBDA_PER_QUALITY * encoding.mp3_quality)}
-        elif encoding.depth is BitDepth.B24 and encoding.format is StemFormat.FLAC:
+        elif encoding.depth is BitDepth.B24:
             context.options = {"bits_per_raw_sample": "24"}
-        self._written = 0
+        write_tags(self._container, tags or Tags(), encoding.format)
 
     def write(self, block: Block) -> None:
         """Append float32 [frames, channels]."""
@@ -113,39 +142,60 @@ class Encoder:
         if not len(block):
             return
         samples = self._quantized(block)
-        planar = self._sample_format.endswith("p")
-        array = np.ascontiguousarray(samples.T if planar else samples.reshape(1, -1))
-        frame = av.AudioFrame.from_ndarray(array, format=self._sample_format, layout=self._layout)
-        frame.sample_rate = self._rate
-        frame.pts = self._written
+        frame = sound_frame(samples, self._codec.samples, self._layout, self._rate, self._written)
         self._written += len(block)
         self._container.mux(self._stream.encode(frame))
 
     def _quantized(self, block: Block) -> Array:
-        if self._sample_format.startswith("flt"):
-            if self._encoding.format is StemFormat.MP3:
-                self.clipped += int(np.count_nonzero(np.abs(block) > 1))
-                return np.clip(block, -1, 1)
-            return block
-        bits = 16 if self._sample_format == "s16" else 24
-        top = 2 ** (bits - 1)
-        steps: Array = np.rint(block.astype(np.float64) * top)
-        self.clipped += int(np.count_nonzero((steps > top - 1) | (steps < -top)))
-        steps = np.clip(steps, -top, top - 1)
+        if self._codec.samples.startswith("flt"):
+            self.clipped += int(np.count_nonzero(np.abs(block) > 1))
+            return np.clip(block, -1, 1)
+        bits = 16 if self._codec.samples == "s16" else 24
+        steps, beyond = quantised(block, bits, self._written, self._voice)
+        self.clipped += beyond
         # FFmpeg holds 24 bits in the upper part of 32.
-        return steps.astype(np.int16) if bits == 16 else steps.astype(np.int32) * 256
+        return steps.astype(np.int16) if bits == 16 else steps * 256
+
+    def _muxing(self) -> dict[str, str]:
+        match self._encoding.format:
+            case StemFormat.OPUS:
+                return {"fflags": "+bitexact"}  # else the stream's number is drawn by lot
+            case StemFormat.M4A:
+                return mp4_options(self._rate)
+            case _:
+                return {}
 
 
-def _codec(encoding: Encoding) -> tuple[str, str]:
-    """FFmpeg's names of the codec and of the sample format it takes."""
-    match encoding.format, encoding.depth:
-        case StemFormat.MP3, _:
-            return "libmp3lame", "fltp"
-        case StemFormat.FLAC, depth:
-            return "flac", "s16" if depth is BitDepth.B16 else "s32"
-        case _, BitDepth.B16:
-            return "pcm_s16le", "s16"
-        case _, BitDepth.B24:
-            return "pcm_s24le", "s32"
-        case _:
-            return "pcm_f32le", "flt"
+def nearest_rate(rate: int, known: tuple[int, ...]) -> int:
+    """The lowest of the known rates that loses nothing, else the highest; none known: any will do.
+
+    ``known`` rises.
+    """
+    return next((r for r in known if r >= rate), known[-1]) if known else rate
+
+
+def mp4_options(rate: int) -> dict[str, str]:
+    """What FFmpeg must be told so that the length in an MP4 file is exact, and players know it."""
+    return {"brand": "M4A ", "movie_timescale": str(rate)}
+
+
+def add_stream(
+    container: OutputContainer, codec: str, rate: int, channels: int, samples: str
+) -> AudioStream:
+    """A new stream of sound; ``samples`` is FFmpeg's name of their format."""
+    options: dict[str, Any] = {"layout": "mono" if channels == 1 else "stereo", "format": samples}
+    return cast("AudioStream", container.add_stream(codec, rate=rate, **options))
+
+
+def sound_frame(samples: Array, form: str, layout: str, rate: int, start: int) -> av.AudioFrame:
+    """Samples [frames, channels] as FFmpeg wants them; ``start``: how many went before."""
+    array = np.ascontiguousarray(samples.T if form.endswith("p") else samples.reshape(1, -1))
+    frame = av.AudioFrame.from_ndarray(array, format=form, layout=layout)
+    frame.sample_rate, frame.pts = rate, start
+    return frame
+
+
+def _codec(encoding: Encoding) -> _Codec:
+    if encoding.format is StemFormat.FLAC:
+        return _Codec("flac", "flac", "s16" if encoding.depth is BitDepth.B16 else "s32")
+    return _CODECS[encoding.format]

@@ -16,7 +16,15 @@ from stemserve.schema import JobId, JobStatus
 
 router = APIRouter(tags=["results"])
 
-MEDIA_TYPES = {".wav": "audio/wav", ".flac": "audio/flac", ".mp3": "audio/mpeg"}
+MEDIA_TYPES = {
+    ".wav": "audio/wav",
+    ".flac": "audio/flac",
+    ".mp3": "audio/mpeg",
+    ".opus": "audio/ogg",
+    ".m4a": "audio/mp4",
+    ".mp4": "audio/mp4",
+    ".json": "application/json",
+}
 
 _BYTES = {name: {"schema": {"type": "string", "format": "binary"}} for name in MEDIA_TYPES.values()}
 

@@ -1,198 +1,307 @@
-"""One task from its input to its results: decode, separate and encode in one stream.
+"""One task from its input to its results: decode, separate, store and encode in one stream.
 
 Memory does not grow with the track: a part of a few seconds is decoded, separated, written, and
-forgotten. Results grow in a directory beside their place and are moved in when all are whole.
+forgotten; encoders follow what is written. Results grow in a directory beside their place and are
+moved in when all are whole. Where the process ends in mid-task, that directory stays, and the same
+task goes on there behind the last finished segment; where the task fails, it goes.
+
+What that directory holds is the size of the results for wav. For flac it is the samples as wav
+holds them, about twice the results; for the lossy formats, and where a common gain is still to be
+found (``rescale``), float32 samples: 21 MB a minute for each stem in stereo at 44.1 kHz.
 """
 
 from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
 
 from stemserve.audio.decode import AudioFacts, decode, probe
-from stemserve.audio.encode import Encoder, Encoding
-from stemserve.errors import DiskFullError, NotAudioError
-from stemserve.schema import Details, ResultFile, StemFormat, Tasks, TaskState
+from stemserve.audio.encode import Encoding
+from stemserve.audio.tags import read_tags
+from stemserve.errors import DiskFullError, EmptyRangeError, NotAudioError
+from stemserve.schema import SIDECAR, ResultFile, derived_stems
+from stemserve.separation import sidecar
+from stemserve.separation.encoding import Encodings
+from stemserve.separation.mixdown import separated
+from stemserve.separation.outputs import Output, in_place, kept, outputs
 from stemserve.separation.presets import check_stems, find_preset
-from stemserve.separation.separators import Separator, open_separator
-from stemserve.task import Advanced, Event, Finished, Logged, SeparationTask
+from stemserve.separation.progress import Emit, Progress
+from stemserve.separation.segments import Segments, in_segments
+from stemserve.separation.separators import Separator, Span, open_separator
+from stemserve.task import Finished, Logged, SeparationTask
 
 SEGMENT_SECONDS = 300
-TEMPLATE_FILE = "instrumental.mp3"
-_TEMPLATE_ENCODING = Encoding(StemFormat.MP3, mono=True, mp3_quality=2)
 _PARTIAL = ".partial"
-_REPORT_SECONDS = 0.25
+_RESULTS = "results"
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-
-Emit = Callable[[Event], None]
 
 
 def perform(task: SeparationTask, emit: Emit) -> Finished:
     """Do a task; the results are in place when this returns.
 
     Raises:
-        StemserveError: the preset or a stem is not there, the input is no audio, the disk is full.
+        StemserveError: the preset or a stem is not there, the input is no audio, the range is
+            empty, the disk is full.
     """
-    progress = _Progress(emit)
+    progress = Progress(emit)
     recipe = find_preset(task.preset)
-    check_stems(recipe, task.stems)
+    derived = derived_stems(recipe.stems)
+    check_stems(recipe, [derived.get(stem, stem) for stem in task.stems])
+    made = outputs(task)
     progress.begin("models")
     separator = open_separator(recipe)
     progress.begin("cutting")
-    try:
-        facts = probe(task.input_path)
-    except FileNotFoundError as error:
-        raise NotAudioError("The input is no longer there. Send it again.") from error
+    facts = _probed(task)
+    span = _span(task, facts)
     width = "mono" if facts.channels == 1 else "stereo"
     emit(Logged(line=f"{facts.seconds:.1f} s in {width} at {facts.rate} Hz, by {recipe.name}"))
-    for remark in facts.remarks:
+    remarks = [*facts.remarks, *facts.damage]
+    for remark in remarks:
         emit(Logged(line=remark))
-    progress.cut(facts, task.cut_points)
+    made_by = sidecar.maker(recipe.name, recipe.weights)
+    work = _Work(task, separator, recipe.stems, facts, span, made, made_by, remarks)
+    ends = tuple(end - span.start for end in _ends(task, facts, span))
+    progress.cut(facts.rate, (facts.frames if span.end is None else span.end) - span.start, ends)
     progress.begin("inference")
     with _partial_directory(task.output_dir) as partial:
-        frames = _separate(task, separator, facts, partial, progress)
-        progress.begin("conversion")
-        results = []
-        for path in sorted(partial.iterdir()):
-            results.append(_result(path))
-            progress.report()
+        results, frames = work.do(partial, ends, progress)
         for result in results:
-            (partial / result.name).replace(task.output_dir / result.name)
+            (partial / _RESULTS / result.name).replace(task.output_dir / result.name)
     progress.end()
     return Finished(results=results, duration_seconds=frames / facts.rate)
 
 
-def _separate(
-    task: SeparationTask,
-    separator: Separator,
-    facts: AudioFacts,
-    directory: Path,
-    progress: _Progress,
-) -> int:
-    """Write every file of the task to ``directory``; the number of frames that each holds."""
-    files = _files(task)
-    stems = tuple(dict.fromkeys(stem for stem, _ in files.values()))
-    frames = 0
-    with ExitStack() as stack:
-        encoders = {
-            name: stack.enter_context(
-                Encoder(directory / name, encoding, facts.rate, facts.channels)
-            )
-            for name, (_, encoding) in files.items()
+@dataclass
+class _Work:
+    """A task whose input is known."""
+
+    task: SeparationTask
+    separator: Separator
+    own: tuple[str, ...]
+    """The stems that it gives."""
+    facts: AudioFacts
+    span: Span
+    outputs: tuple[Output, ...]
+    made_by: sidecar.Maker
+    remarks: list[str]
+
+    def do(
+        self, partial: Path, ends: tuple[int, ...], progress: Progress
+    ) -> tuple[list[ResultFile], int]:
+        """Make every file in a directory in ``partial``; also how many frames each holds."""
+        task, facts = self.task, self.facts
+        began = monotonic()
+        digest = task.input_sha256 or _digest(task.input_path)
+        segments = Segments(
+            partial, self._key(digest), kept(task), facts.rate, facts.channels, task.clip
+        )
+        results = partial / _RESULTS
+        shutil.rmtree(results, ignore_errors=True)  # encoders begin anew
+        results.mkdir()
+        encoded = [output for output in self.outputs if not in_place(output, task)]
+        tags = read_tags(task.input_path)
+        try:
+            with Encodings(
+                encoded, segments, results, facts.rate, facts.channels, tags
+            ) as encodings:
+                self._separate(segments, ends, began, progress, encodings)
+                progress.begin("conversion")
+                held = encodings.finish()
+            for output in self.outputs:
+                if in_place(output, task):
+                    (stem,) = output.stems
+                    held[output.name] = segments.journal.beyond.get(stem, 0)
+                    segments.complete(stem).replace(results / output.name)
+        finally:
+            segments.close()
+        told = self._told(segments, digest, held)
+        self._log(told, progress)
+        (results / SIDECAR).write_text(told.model_dump_json(indent=2) + "\n")
+        return self._described(results, progress), segments.frames
+
+    def _separate(
+        self,
+        segments: Segments,
+        ends: tuple[int, ...],
+        began: float,
+        progress: Progress,
+        encodings: Encodings,
+    ) -> None:
+        """Bring what is not finished yet to ``segments``."""
+        task, facts, mark, spent = self.task, self.facts, segments.frames, segments.journal.seconds
+        if mark:
+            line = f"goes on at {(self.span.start + mark) / facts.rate:.1f} s: the rest was done"
+            progress.emit(Logged(line=line))
+            progress.reach(mark)
+        if segments.journal.ended:
+            return
+
+        def remark(line: str) -> None:
+            self.remarks.append(line)
+            progress.emit(Logged(line=line))
+
+        def reached(frames: float) -> None:
+            progress.compute(mark + frames)
+
+        parts = separated(
+            self.separator,
+            self.own,
+            decode(task.input_path, facts, strict=task.strict, remark=remark),
+            facts.rate,
+            tuple(kept(task)),
+            Span(self.span.start + mark, self.span.end),
+            reached,
+        )
+        for part, ends_segment in in_segments(parts, mark, ends):
+            segments.append(part)
+            encodings.check()
+            if ends_segment:
+                segments.commit(spent + monotonic() - began)
+            progress.reach(segments.frames)
+        if not segments.frames:
+            raise _beyond_the_end(facts)
+        segments.commit(spent + monotonic() - began, ended=True)
+
+    def _key(self, digest: str) -> str:
+        """A digest of all that the samples depend on."""
+        task = self.task
+        on = {
+            "input": digest,
+            "maker": self.made_by.model_dump(mode="json"),
+            "span": [self.span.start, self.span.end],
+            "kept": {stem: [how.depth, how.mono] for stem, how in kept(task).items()},
+            "clip": task.clip,
+            "strict": task.strict,
         }
-        for part in separator(decode(task.input_path, facts), facts.rate, stems):
-            for name, encoder in encoders.items():
-                encoder.write(part[files[name][0]])
-            frames += len(part[stems[0]])
-            progress.reach(frames)
-    for name, encoder in encoders.items():
-        if encoder.clipped:
-            progress.emit(
-                Logged(line=f"{name}: {encoder.clipped} samples held at full scale; wav 32f is not")
-            )
-    return frames
+        return hashlib.sha256(json.dumps(on, sort_keys=True).encode()).hexdigest()
+
+    def _told(self, segments: Segments, digest: str, held: dict[str, int]) -> sidecar.Sidecar:
+        task, facts, seconds = self.task, self.facts, segments.journal.seconds
+        frames = segments.frames / facts.rate
+        return sidecar.Sidecar(
+            input=sidecar.Input(
+                name=task.input_name or task.input_path.name,
+                sha256=digest,
+                seconds=facts.seconds,
+                rate=facts.rate,
+                channels=facts.channels,
+            ),
+            parameters=sidecar.Parameters(
+                stems=task.stems,
+                format=task.format,
+                bit_depth=Encoding(task.format, task.bit_depth).depth,
+                mono=task.mono,
+                clip=task.clip,
+                range=task.range,
+                strict=task.strict,
+            ),
+            maker=self.made_by,
+            created=sidecar.now(),
+            seconds=round(seconds, 3),
+            realtime=round(frames / max(seconds, 1e-3), 2),
+            result_seconds=frames,
+            gain=segments.gain,
+            held_at_full_scale={name: count for name, count in held.items() if count},
+            peaks=segments.journal.peaks,
+            remarks=tuple(self.remarks),
+        )
+
+    def _log(self, told: sidecar.Sidecar, progress: Progress) -> None:
+        if told.gain < 1:
+            line = f"all files are turned down by {told.gain:.4f}, so that nothing clips"
+            progress.emit(Logged(line=line))
+        for name, count in told.held_at_full_scale.items():
+            line = f"{name}: {count} samples held at full scale; rescale, or wav in 32f, keeps them"
+            progress.emit(Logged(line=line))
+
+    def _described(self, results: Path, progress: Progress) -> list[ResultFile]:
+        stems = {output.name: output.stem for output in self.outputs}
+        paths = sorted(results.iterdir())
+        described = []
+        with ThreadPoolExecutor() as pool:
+            for path, digest in zip(paths, pool.map(_digest, paths), strict=True):
+                described.append(
+                    ResultFile(
+                        name=path.name,
+                        stem=stems.get(path.name),
+                        size=path.stat().st_size,
+                        sha256=digest,
+                    )
+                )
+                progress.report()
+        return described
 
 
-def _files(task: SeparationTask) -> dict[str, tuple[str, Encoding]]:
-    """Name, stem and encoding of each file that the task asks for."""
-    encoding = Encoding(task.format, task.bit_depth, task.mono)
-    files = {f"{stem}.{task.format}": (stem, encoding) for stem in task.stems}
-    if task.template_mp3:
-        files.setdefault(TEMPLATE_FILE, ("instrumental", _TEMPLATE_ENCODING))
-    return files
+def _probed(task: SeparationTask) -> AudioFacts:
+    try:
+        facts = probe(task.input_path)
+    except FileNotFoundError as error:
+        raise NotAudioError("The input is no longer there. Send it again.") from error
+    if task.strict and facts.damage:
+        raise NotAudioError(f"{facts.damage[0]} Use a sound copy, or leave out strict.")
+    return facts
+
+
+def _span(task: SeparationTask, facts: AudioFacts) -> Span:
+    """The frames of the track that are wanted."""
+    if task.range is None:
+        return Span()
+    end = task.range.end_seconds
+    span = Span(
+        _nearest(task.range.start_seconds, facts.rate),
+        None if end is None else min(_nearest(end, facts.rate), max(facts.frames, 1)),
+    )
+    if span.start >= (facts.frames if span.end is None else span.end):
+        raise _beyond_the_end(facts)
+    return span
+
+
+def _nearest(seconds: float, rate: int) -> int:
+    return int(seconds * rate + 0.5)
+
+
+def _beyond_the_end(facts: AudioFacts) -> EmptyRangeError:
+    return EmptyRangeError(
+        f"Nothing lies in that range: the track has {facts.seconds:.3f} s at {facts.rate} Hz."
+    )
+
+
+def _ends(task: SeparationTask, facts: AudioFacts, span: Span) -> tuple[int, ...]:
+    """Frames of the track at which segments within the span end, the last left out."""
+    points = task.cut_points or range(SEGMENT_SECONDS, int(facts.seconds) + 1, SEGMENT_SECONDS)
+    last = facts.frames if span.end is None else span.end
+    return tuple(end for p in points if span.start < (end := _nearest(p, facts.rate)) < last)
 
 
 @contextmanager
 def _partial_directory(output: Path) -> Iterator[Path]:
-    """A directory beside the results' place, gone afterwards whatever happens.
-
-    What a killed predecessor left there goes first.
-    """
+    """A directory beside the results' place: gone afterwards, unless the process was stopped."""
     partial = output / _PARTIAL
     try:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
+        partial.mkdir(parents=True, exist_ok=True)
         yield partial
-    except OSError as error:
-        if error.errno in _NO_ROOM:
+    except BrokenPipeError:  # nobody listens any more: another process will go on
+        raise
+    except Exception as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        if isinstance(error, OSError) and error.errno in _NO_ROOM:
             raise DiskFullError(
                 "The worker has no room left for the results. "
                 "Delete finished jobs or give it a larger disk, and try again."
             ) from error
         raise
-    finally:
+    else:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _result(path: Path) -> ResultFile:
+def _digest(path: Path) -> str:
     with path.open("rb") as content:
-        digest = hashlib.file_digest(content, "sha256").hexdigest()
-    return ResultFile(name=path.name, stem=path.stem, size=path.stat().st_size, sha256=digest)
-
-
-@dataclass
-class _Progress:
-    """Turns frames done into events: one at every segment, else a few a second."""
-
-    emit: Emit
-    rate: int = 1
-    expected: int = 0
-    ends: list[int] = field(default_factory=list)
-    """Frames at which segments end, the last left out."""
-    frames: int = 0
-    states: dict[str, TaskState] = field(default_factory=dict)
-    _reported: float = 0.0
-
-    def begin(self, task: str) -> None:
-        """One of the template's tasks begins, which ends the one before."""
-        self.states = dict.fromkeys(self.states, TaskState.DONE) | {task: TaskState.RUNNING}
-        self.report()
-
-    def cut(self, facts: AudioFacts, cut_points: tuple[float, ...]) -> None:
-        """The input is known: set up its segments."""
-        self.rate, self.expected = facts.rate, facts.frames
-        points = cut_points or tuple(
-            range(SEGMENT_SECONDS, int(facts.seconds) + 1, SEGMENT_SECONDS)
-        )
-        self.ends = [end for p in points if 0 < (end := round(p * facts.rate)) < facts.frames]
-        self.report()
-
-    def reach(self, frames: int) -> None:
-        """So many frames are separated and written."""
-        segments = self._completed()
-        self.frames = frames
-        if self._completed() > segments or monotonic() - self._reported > _REPORT_SECONDS:
-            self.report()
-
-    def end(self) -> None:
-        """All is done."""
-        self.states = dict.fromkeys(self.states, TaskState.DONE)
-        total = len(self.ends) + 1
-        self._send(Details(completed_segments=total, total_segments=total, percent=100))
-
-    def report(self) -> None:
-        """Say how far it is."""
-        total = len(self.ends) + 1 if self.expected else 0
-        # The packets' count is not exact for every codec: 100 is said when all is in place.
-        share = min(self.frames / self.expected, 0.99) if self.expected else 0
-        self._send(
-            Details(
-                completed_segments=self._completed(),
-                total_segments=total,
-                percent=round(100 * share, 2),
-            )
-        )
-
-    def _completed(self) -> int:
-        return sum(end <= self.frames for end in self.ends)
-
-    def _send(self, details: Details) -> None:
-        self._reported = monotonic()
-        seconds = self.expected / self.rate if self.expected else None
-        self.emit(Advanced(tasks=Tasks(**self.states), details=details, duration_seconds=seconds))
+        return hashlib.file_digest(content, "sha256").hexdigest()
