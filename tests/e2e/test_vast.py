@@ -51,6 +51,7 @@ def test_a_fleet_from_its_renting_over_a_lost_bid_to_its_end(
         assert one["ownCertificate"]
         with open_client(one["url"], Certificate("", "", outputs["ca"])) as client:
             assert one["cloud"] == "vast"
+            assert one["url"].startswith("https://")
             assert one["gpu"] in GROUP["gpu"]["names"]
             assert one["realtime"] > 0
             end = time.monotonic() + 60
