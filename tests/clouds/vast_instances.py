@@ -16,6 +16,8 @@ from tests.clouds.machines import Running, Start
 Row = dict[str, Any]
 
 WORKER_PORT = 8185
+LAGS = {"lag": 15.0, "long-lag": 90.0}
+
 OFFERED = (
     "machine_id",
     "host_id",
@@ -35,6 +37,7 @@ FATES = {
     "phantom": "a rental that succeeds, of a machine that never is",
     "bid-too-low": "is refused, yet made, and stopped",
     "lag": "not in lists for 15 s",
+    "long-lag": "not in lists for 90 s",
     "stuck-null": "never prepared",
     "stuck-created": "never pulls its image",
     "stuck-loading": "pulls its image for ever",
@@ -103,7 +106,7 @@ class Instance:
 
     def listed(self, now: float) -> bool:
         """Whether a list shows it."""
-        lag = 15.0 if self.fate == "lag" else self.boot.listed
+        lag = LAGS.get(self.fate, self.boot.listed)
         return self.fate != "phantom" and now - self.created_at >= lag
 
     def stop(

@@ -463,6 +463,19 @@ def test_a_machine_that_was_just_rented_is_in_sight_before_it_is_listed(
     assert market.ledger.alive(PREFIX) == []
 
 
+def test_what_comes_to_light_long_after_its_answer_was_lost_is_ended(
+    market: VastEmulator, cloud: VastCloud
+) -> None:
+    market.faults.arm("rent", Fault(502, HTML, lands=True))
+    market.faults.arm_fate("long-lag")
+    machine = cloud.rent(WANT, spec())
+    assert len(market.ledger.alive(PREFIX)) == 2
+    market.clock.advance(100)
+    eventually(lambda: [one.id for one in cloud.machines(PREFIX)] == [machine.id])
+    eventually(lambda: cloud.machines(PREFIX) and len(market.ledger.alive(PREFIX)) == 1)
+    assert [one.id for one in market.ledger.alive(PREFIX)] == [machine.id]
+
+
 def test_more_than_one_under_a_label_become_one(market: VastEmulator, cloud: VastCloud) -> None:
     kept = market.rent_by_hand(LABEL)
     for _ in range(2):

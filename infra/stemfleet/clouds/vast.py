@@ -86,6 +86,8 @@ class _Account:
     """Stands for the last rental or destruction by this process."""
     rented: dict[int, tuple[float, Machine]] = field(default_factory=dict)
     """What this process has rented, and when, by id; a list may not show it yet."""
+    doubted: set[str] = field(default_factory=set)
+    """Labels under which a rental without an answer may have made a machine after all."""
 
 
 _accounts: dict[tuple[str, str], _Account] = {}
@@ -131,6 +133,8 @@ class VastCloud:
         for id_, (at, machine) in list(self._account.rented.items()):
             if id_ not in found and seen_at - at < APPEAR_SECONDS:
                 found[id_] = machine
+        for label in sorted(self._account.doubted):
+            self._settle([one for one in found.values() if one.label == label], found)
         return [one for one in found.values() if one.label.startswith(label_prefix)]
 
     def rent(
@@ -196,6 +200,7 @@ class VastCloud:
                 self._account.change = object()
                 if landed := self._await_listed(spec.label, avoid, error):
                     return self._sole(landed, avoid)
+                self._account.doubted.add(spec.label)
                 lost += 1
                 if lost == LOST_ANSWERS:
                     raise
@@ -220,6 +225,16 @@ class VastCloud:
             keep = _best(all_, avoid) or machine
             self._end_others(keep, all_)
         return keep
+
+    def _settle(self, same: list[Machine], found: dict[int, Machine]) -> None:
+        """End what has come to light beside the machine that was rented in its place."""
+        known = [one for one in same if int(one.id) in self._account.rented]
+        keep = _best(known, frozenset()) or _best(same, frozenset())
+        for other in same:
+            if keep is not None and other.id != keep.id:
+                with suppress(CloudError):  # who looks next meets it again
+                    self._end(int(other.id))
+                    del found[int(other.id)]
 
     def _end_others(self, keep: Machine, found: Iterable[Machine]) -> None:
         for other in found:
