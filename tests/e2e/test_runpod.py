@@ -8,14 +8,20 @@ from pathlib import Path
 import pytest
 
 from tests.clouds.machines import RealWorker
-from tests.clouds.runpod import TERMINATED, RunpodEmulator
+from tests.clouds.runpod import EXITED, TERMINATED, RunpodEmulator
 from tests.e2e.conftest import Project
 from tests.e2e.test_fleet import read_all, separate
 from tests.infra.runpods import put
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(240)]
 
-PODS = {"name": "pods", "cloud": "runpod", "count": 2, "image": "ghcr.io/example/worker:1"}
+PODS = {
+    "name": "pods",
+    "cloud": "runpod",
+    "count": 2,
+    "image": "ghcr.io/example/worker:1",
+    "gpu": {"maxUsdPerHour": 0.8},
+}
 PREFIX = "stemfleet.dev."
 
 
@@ -65,3 +71,34 @@ def test_a_fleet_of_pods_lives_and_ends(project: Project, runpod: RunpodEmulator
         assert secret.encode() not in read_all(Path(state))
     for contract in runpod.ledger.contracts(PREFIX):
         assert runpod.key not in contract.environment.values()
+
+
+def test_a_direct_port_speaks_tls_and_an_outbid_pod_is_replaced(
+    project: Project, runpod: RunpodEmulator
+) -> None:
+    cap = {"maxUsdPerHour": 0.8}
+    project.declare(
+        {**PODS, "name": "direct", "count": 1, "gpu": {**cap, "directPort": True}},
+        {**PODS, "name": "spot", "count": 1, "gpu": {**cap, "spot": True, "regions": ["RO"]}},
+    )
+    project.up()
+    direct, spot = project.outputs()["endpoints"]
+    assert direct["url"].startswith("https://127.0.0.1:")
+    assert "/proxy/" in spot["url"]
+    pods = {slot: runpod.find(id_) for slot, id_ in living(runpod).items()}
+    assert pods["direct-0"].ports == ["8185/tcp"]
+    assert (pods["spot-0"].spot, pods["spot-0"].data_center) == (True, "EU-RO-1")
+    assert spot["usdPerHour"] == pods["spot-0"].cost == 0.2
+
+    runpod.end(pods["spot-0"], EXITED, "runpod")
+    project.pulumi("refresh", "--yes")
+    assert living(runpod) == {slot: pod.id for slot, pod in pods.items()}
+    project.up()
+    after = living(runpod)
+    assert after["direct-0"] == pods["direct-0"].id
+    assert after["spot-0"] != pods["spot-0"].id
+    assert project.instances() == after
+
+    project.destroy()
+    assert runpod.ledger.alive() == []
+    assert runpod.ledger.most_alive() == 2
