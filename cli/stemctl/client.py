@@ -7,9 +7,7 @@ pauses or the one that the worker asks for; everything else is a `WorkerError` a
 from __future__ import annotations
 
 import hashlib
-import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
-from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -29,6 +27,7 @@ from stemserve.schema import (
     JobRequest,
     Jobs,
     JobStatus,
+    Lease,
     Logs,
     Problem,
     Ready,
@@ -38,6 +37,7 @@ from stemserve.schema import (
 
 from stemctl.errors import InputError, WorkerError
 from stemctl.stack import Endpoint
+from stemctl.tls import not_believed, trusted, why_unreachable
 
 TIMEOUT = httpx.Timeout(30, connect=5)
 """Seconds without a byte before a call is given up; it bounds pauses, not long transfers."""
@@ -98,7 +98,7 @@ class Worker:
             headers={"Authorization": f"Bearer {token}"} if token else {},
             timeout=TIMEOUT,
             trust_env=parts.hostname not in LOOPBACK,  # no proxy to ourselves
-            verify=_certificates() if parts.scheme == "https" else False,
+            verify=trusted(endpoint) if parts.scheme == "https" else False,
         )
 
     @property
@@ -135,6 +135,10 @@ class Worker:
     async def status(self) -> Status:
         """What it is doing, and which presets it can serve."""
         return await self._ask(Status, "GET", "/status")
+
+    async def renew_lease(self) -> Lease:
+        """Let it go on; the answer says until when."""
+        return await self._ask(Lease, "POST", "/lease")
 
     async def jobs(self, limit: int = 50, status: JobStatus | None = None) -> Jobs:
         """Its newest jobs, of one status or of all."""
@@ -241,10 +245,8 @@ class Worker:
         except httpx.HTTPStatusError as error:
             return error.response
         except httpx.HTTPError as error:
-            reason = str(error) or type(error).__name__
             raise UnreachableError(
-                f"worker {self.slot} at {self.endpoint.url} does not answer ({reason}): "
-                "see `stemctl doctor`"
+                f"worker {self.slot} at {self.endpoint.url} {why_unreachable(self.endpoint, error)}"
             ) from error
         raise AssertionError("a retry ends with an answer or an error")
 
@@ -276,12 +278,6 @@ class Worker:
         )
 
 
-@cache
-def _certificates() -> ssl.SSLContext:
-    """Who is believed; loading them takes longer than many a call, so all workers share them."""
-    return httpx.create_ssl_context()
-
-
 def _job(job_id: str, call: str = "") -> str:
     """The path of a job; ``job_id`` may be whatever a user has typed."""
     return f"/job/{quote(job_id, safe='')}{call}"
@@ -309,6 +305,8 @@ def _pause(error: Exception) -> bool | float:
     if isinstance(error, httpx.HTTPStatusError):
         asked = _retry_after(error.response)
         return True if asked is None else min(asked, LONGEST_PAUSE_S)
+    if not_believed(error):
+        return False
     return isinstance(error, httpx.TransportError | _GarbledError)
 
 

@@ -34,6 +34,7 @@ STRIKES = 5
 BUSY_PAUSE_S = 5.0
 BUSY_FOR_S = 1800.0
 """A worker whose queue is full of others' jobs for so long is set aside."""
+RENEW_PAUSE_S = 300.0
 GOODBYE_S = 10.0
 """How long a stopped run may take to cancel its jobs."""
 
@@ -76,6 +77,7 @@ class Dispatch:
         self._backlog = Backlog(tracks, [worker.slot for worker in self._workers])
         async with anyio.create_task_group() as watching:
             watching.start_soon(self._stop_on_signal)
+            watching.start_soon(self._renew_leases)
             with self._scope:
                 async with anyio.create_task_group() as serving:
                     for worker in self._workers:
@@ -98,6 +100,20 @@ class Dispatch:
                 self.report.signal = number
                 self._watcher.said("stopping: the jobs of this run are cancelled")
                 self._scope.cancel()
+
+    async def _renew_leases(self) -> None:
+        """Tell the workers, again and again, that somebody still wants them."""
+
+        async def renew(worker: Worker) -> None:
+            with suppress(WorkerError):  # an older one has no lease, and one that is gone none too
+                await worker.renew_lease()
+
+        while True:
+            async with anyio.create_task_group() as renewing:
+                for worker in self._workers:
+                    if worker.slot not in self.report.set_aside:
+                        renewing.start_soon(renew, worker)
+            await anyio.sleep(RENEW_PAUSE_S)
 
     async def _cancel_begun(self) -> None:
         async def cancel(worker: Worker, job_id: str) -> None:

@@ -23,7 +23,8 @@ EndpointOption = Annotated[
     typer.Option(
         "--endpoint",
         metavar="URL",
-        help="A worker to use without any stack; can be repeated. The token is STEMCTL_TOKEN's.",
+        help="A worker to use without any stack; can be repeated. The token is STEMCTL_TOKEN's,"
+        " and STEMCTL_CA names the file with its stack's certificate (output ca), if it has one.",
     ),
 ]
 JsonOption = Annotated[

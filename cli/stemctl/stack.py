@@ -1,7 +1,7 @@
 """The fleet that a command speaks to: what a Pulumi stack says of it, or endpoints given by hand.
 
-This is all that stemctl knows of Pulumi: a project directory, a stack's name, and the three outputs
-``endpoints``, ``token`` and ``usdPerHour`` of that stack.
+This is all that stemctl knows of Pulumi: a project directory, a stack's name, and the outputs
+``endpoints``, ``token``, ``ca`` and ``usdPerHour`` of that stack.
 """
 
 from __future__ import annotations
@@ -16,11 +16,14 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
+from stemfleet.clouds.trust import trust_only
 
 from stemctl.engine import find_engine
 from stemctl.errors import StackError
 
 TOKEN_VARIABLE = "STEMCTL_TOKEN"  # noqa: S105
+CA_VARIABLE = "STEMCTL_CA"
+"""Names the file with what is trusted of endpoints given by hand: a stack's output ``ca``."""
 
 TIMEOUT_S = 60
 """How long the engine may take to tell a stack's outputs."""
@@ -42,6 +45,10 @@ class Endpoint(BaseModel):
     region: str = ""
     instance_id: str = ""
     realtime: float | None = Field(None, description="Seconds of audio a second, when it was tried")
+    own_certificate: bool = Field(False, description="It shows the stack's certificate")
+    ca: str | None = Field(
+        None, exclude=True, repr=False, description="All that is trusted of it, as PEM text"
+    )
 
 
 class Fleet(BaseModel):
@@ -50,6 +57,7 @@ class Fleet(BaseModel):
     model_config = ConfigDict(frozen=True, alias_generator=to_camel, populate_by_name=True)
 
     endpoints: tuple[Endpoint, ...]
+    ca: str | None = None
     token: str | None = Field(None, repr=False)
     usd_per_hour: float = 0.0
 
@@ -62,7 +70,8 @@ def find_fleet(project: Path | None, stack: str, urls: Sequence[str] = ()) -> Fl
         StackError: no project, no such stack, none or wrong outputs; or a URL that is none.
     """
     if urls:
-        endpoints = tuple(_given(url) for url in dict.fromkeys(urls))
+        ca = _given_ca()
+        endpoints = tuple(_given(url, ca) for url in dict.fromkeys(urls))
         return Fleet(endpoints=endpoints, token=os.environ.get(TOKEN_VARIABLE))
     return read_fleet(stack_outputs(find_project(project), stack), stack)
 
@@ -132,18 +141,47 @@ def read_fleet(outputs: dict[str, Any], stack: str) -> Fleet:
         what = "no endpoints" if "endpoints" in outputs else "no outputs"
         raise StackError(f"stack {stack} has {what}: run `pulumi up --stack {stack}`")
     try:
-        return Fleet.model_validate(outputs)
+        fleet = Fleet.model_validate(outputs)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise StackError(
             f"stack {stack} is not one that stemctl can read: its output {where}: {first['msg']}"
         ) from None
+    if any(endpoint.own_certificate for endpoint in fleet.endpoints):
+        _check_ca(fleet.ca, f"the output ca of stack {stack}")
+    endpoints = tuple(
+        endpoint.model_copy(update={"ca": fleet.ca}) if endpoint.own_certificate else endpoint
+        for endpoint in fleet.endpoints
+    )
+    return fleet.model_copy(update={"endpoints": endpoints})
 
 
-def _given(url: str) -> Endpoint:
+def _given_ca() -> str | None:
+    path = os.environ.get(CA_VARIABLE)
+    if not path:
+        return None
+    try:
+        ca = Path(path).read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise StackError(f"{CA_VARIABLE}: {path} cannot be read: {error}") from None
+    _check_ca(ca, f"{CA_VARIABLE}: {path}")
+    return ca
+
+
+def _check_ca(ca: str | None, where: str) -> None:
+    try:
+        trust_only(ca or "")
+    except ValueError as error:
+        raise StackError(
+            f"{where} holds {error}; it should be what `pulumi stack output ca` gives"
+        ) from None
+
+
+def _given(url: str, ca: str | None) -> Endpoint:
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise StackError(f"--endpoint {url}: give a URL such as http://127.0.0.1:8185")
     name = parts.netloc.rpartition("@")[2] + parts.path.rstrip("/")
-    return Endpoint(slot=name, url=url.rstrip("/"))
+    own = ca is not None and parts.scheme == "https"
+    return Endpoint(slot=name, url=url.rstrip("/"), own_certificate=own, ca=ca if own else None)

@@ -60,6 +60,6 @@ def trust_only(ca: str) -> ssl.SSLContext:
     context.verify_flags |= ssl.VERIFY_X509_STRICT
     try:
         context.load_verify_locations(cadata=ca)
-    except (ssl.SSLError, ValueError) as error:
-        raise ValueError(f"no certificate as PEM text: {error}") from error
+    except (ssl.SSLError, TypeError, ValueError) as error:
+        raise ValueError(f"no certificate as PEM text ({error})") from error
     return context
