@@ -290,6 +290,8 @@ def test_a_filter_that_nothing_meets_says_what_excludes(runpod: RunpodEmulator) 
     for asked in (lambda: RunpodCloud().offers(want), lambda: RunpodCloud().rent(want, spec())):
         with pytest.raises(NoCapacityError, match="maxUsdPerHour excludes 8"):
             asked()
+    with pytest.raises(NoCapacityError, match="verified excludes 6, regions excludes 4"):
+        RunpodCloud().offers(GpuFilter(verified=False, regions=("SE",), count=8))
     assert runpod.ledger.contracts() == []
 
 

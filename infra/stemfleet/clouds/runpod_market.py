@@ -110,8 +110,6 @@ def _market(api: RunpodApi, want: GpuFilter) -> list[Offer]:
     offers: list[Offer] = []
     bids_from: list[float] = []
     for cloud in (SECURE, COMMUNITY):
-        if want.verified is not None and want.verified != (cloud == SECURE):
-            continue
         query: dict[str, Any] = {
             "include": "AVAILABILITY",
             "product": "POD",
@@ -164,7 +162,7 @@ def _offers(gpu: dict[str, Any], cloud: str, want: GpuFilter, per_gpu: float) ->
         Offer(
             id=f"{cloud}/{gpu['id']}/{place}",
             gpu=friendly(gpu["id"]),
-            usd_per_hour=round(per_gpu * want.count + disk_gb(want) * DISK_USD_PER_GB_HOUR, 4),
+            usd_per_hour=per_gpu * want.count + disk_gb(want) * DISK_USD_PER_GB_HOUR,
             region=region(place),
             gpu_count=want.count,
             vram_gb=float(gpu["memory"]),
@@ -197,7 +195,7 @@ def asks(offers: Iterable[Offer], want: GpuFilter) -> list[Ask]:
             found.append(ask)
             continue
         bid = (price - disk_gb(want) * DISK_USD_PER_GB_HOUR) / want.count
-        spot = replace(ask, bid_usd_per_gpu=round(bid, 4))
+        spot = replace(ask, bid_usd_per_gpu=round(bid, 6))
         # A spot pod can be asked for in one data center at a time.
         found += [replace(spot, data_centers=(place,)) for place in ask.data_centers] or [spot]
     return found
