@@ -1,6 +1,7 @@
 """`python -m tests.bench NAME [--json] …`: measures one thing, and prints what it measured.
 
-With ``--json`` the last line is one JSON object. Progress and remarks go to standard error.
+With ``--json`` the last line is one JSON object. Progress and remarks go to standard error. What
+else a bench can be told, ``NAME -- --help`` says.
 """
 
 from __future__ import annotations
@@ -19,8 +20,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument("name", choices=names)
     parser.add_argument("--json", action="store_true", help="one JSON object as the last line")
-    arguments = parser.parse_args()
-    figures = importlib.import_module(f"tests.bench.{arguments.name}").measure()
+    arguments, rest = parser.parse_known_args()
+    bench_module = importlib.import_module(f"tests.bench.{arguments.name}")
+    own = argparse.ArgumentParser(prog=f"python -m tests.bench {arguments.name}")
+    if hasattr(bench_module, "add_arguments"):
+        bench_module.add_arguments(own)
+    figures = bench_module.measure(**vars(own.parse_args(rest)))
     print(json.dumps(figures, indent=None if arguments.json else 2))
 
 
