@@ -183,6 +183,7 @@ class RunpodEmulator:
             data_center, host = self._place(kind, wish, gpu)
             per_gpu = kind.secure if wish.cloud == SECURE else kind.community
             fate = self.faults.take(MACHINE, request)
+            assert fate is None or fate.fate in self.fates, f"no such fate: {fate}"
             pod = Pod(
                 id=f"{secrets.token_hex(5)}{next(self._numbers):04d}",
                 name=wish.name,
@@ -309,6 +310,7 @@ class RunpodEmulator:
             "RUNPOD_API_KEY": pod.key,
             "RUNPOD_DC_ID": pod.data_center,
             "RUNPOD_GPU_COUNT": str(pod.count),
+            "STEMSERVE_RUNPOD_URL": self.url,
         }
 
     def _live(self, pod: Pod) -> None:

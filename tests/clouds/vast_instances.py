@@ -197,6 +197,7 @@ class Instance:
             "GPU_COUNT": str(self.offer["num_gpus"]),
             f"VAST_TCP_PORT_{WORKER_PORT}": "0",
             "VAST_URL": self.url,
+            "STEMSERVE_VAST_URL": self.url,
         }
 
     def row(self) -> Row:
