@@ -25,9 +25,9 @@ from pydantic import (
 )
 from pydantic.alias_generators import to_camel
 
+from stemfleet.clouds.label import GROUP_NAME
 from stemfleet.clouds.offers import RENTED
 from stemfleet.clouds.registry import CLOUD_NAMES
-from stemfleet.label import GROUP_NAME
 
 IDLE_MINUTES = 15.0
 LEASE_HOURS = 12.0
@@ -75,7 +75,7 @@ class Gpu(_Checked):
     names: Names | None = None
     count: Annotated[Whole, Field(ge=1, le=16)] = 1
     vramGb: Annotated[float, Field(gt=0, le=1000)] | None = None  # noqa: N815
-    maxUsdPerHour: Positive | None = None  # noqa: N815
+    maxUsdPerHour: Positive  # noqa: N815
     reliability: Annotated[float, Field(ge=0, le=1)] | None = None
     verified: bool | None = None
     regions: Names | None = None
@@ -115,7 +115,7 @@ class Group(_Checked):
     count: Annotated[Whole, Field(ge=1, le=1000)]
     preset: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")] = "center"
     image: Annotated[Name | None, Field(validate_default=True)] = None
-    gpu: Gpu | None = None
+    gpu: Annotated[Gpu | None, Field(validate_default=True)] = None
     idleMinutes: Limit | None = None  # noqa: N815
     leaseHours: Limit | None = None  # noqa: N815
 
@@ -123,6 +123,11 @@ class Group(_Checked):
     def rented(self) -> bool:
         """Whether its machines cost anything."""
         return self.cloud != "local"
+
+    @property
+    def usd_per_hour(self) -> float:
+        """What all its machines cost at most: each is rented at the cap or below."""
+        return self.count * self.gpu.maxUsdPerHour if self.gpu else 0.0
 
     @property
     def want(self) -> dict[str, Any]:
@@ -164,6 +169,16 @@ class Group(_Checked):
             )
         return image
 
+    @field_validator("gpu")
+    @classmethod
+    def _rented_machines_have_a_cap(cls, gpu: Gpu | None, info: ValidationInfo) -> Gpu | None:
+        if gpu is None and info.data.get("cloud", "local") != "local":
+            raise ValueError(
+                "this key is missing: say at least what a machine may cost, "
+                "as `gpu: {maxUsdPerHour: 0.5}`"
+            )
+        return gpu
+
     @model_validator(mode="after")
     def _local_is_no_market(self) -> Group:
         if not self.rented and (self.image or self.gpu):
@@ -178,6 +193,7 @@ class FleetConfig(_Checked):
     """All that a stack says of its fleet."""
 
     groups: Annotated[list[Group], Field(min_length=1)]
+    maxUsdPerHour: Annotated[Positive, Field(validate_default=True)] = 5.0  # noqa: N815
     readyTimeoutSeconds: Annotated[Whole, Field(ge=10, le=7200)] = 900  # noqa: N815
 
     @field_validator("groups")
@@ -187,6 +203,24 @@ class FleetConfig(_Checked):
         if twice := sorted(name for name, count in counts.items() if count > 1):
             raise ValueError(f"more than one group is named {', '.join(map(repr, twice))}")
         return groups
+
+    @field_validator("maxUsdPerHour")
+    @classmethod
+    def _holds_the_worst_case(cls, limit: float, info: ValidationInfo) -> float:
+        groups: list[Group] = info.data.get("groups", [])
+        worst = sum(group.usd_per_hour for group in groups)
+        if worst > limit * (1 + 1e-9):
+            parts = ", ".join(
+                f"{group.name}: {group.count} × {group.gpu.maxUsdPerHour:g}"
+                for group in groups
+                if group.gpu
+            )
+            raise ValueError(
+                f"the fleet may cost up to {worst:g} $/h ({parts}), above the stack's limit of "
+                f"{limit:g} $/h: lower a count or a cap, or raise the limit with "
+                f"`pulumi config set maxUsdPerHour {worst:g}`"
+            )
+        return limit
 
 
 def parse_config(values: dict[str, Any], namespace: str = "stemfleet") -> FleetConfig:

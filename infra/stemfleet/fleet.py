@@ -7,10 +7,11 @@ from typing import Any
 import pulumi
 from pulumi.runtime.config import CONFIG, get_config_env
 
+from stemfleet.clouds.label import stack_prefix
 from stemfleet.clouds.registry import on_bare_port
 from stemfleet.config import ConfigError, FleetConfig, Group, parse_config, parse_values
 from stemfleet.identity import Identity, WorkerCertificate
-from stemfleet.label import stack_prefix
+from stemfleet.price import at_most, low_balances, table
 from stemfleet.ready import Ready
 from stemfleet.slot import SLOT_TYPES, Slot, gpu_filter
 
@@ -44,11 +45,14 @@ class Fleet(pulumi.ComponentResource):
     ca: pulumi.Output[str] | None
     """What clients trust of workers on bare ports; None: there are none."""
     usd_per_hour: pulumi.Output[float]
+    max_usd_per_hour: dict[str, object]
+    """In the worst case: ``total``, and by name ``groups``."""
 
     def __init__(
         self, name: str, config: FleetConfig, opts: pulumi.ResourceOptions | None = None
     ) -> None:
         super().__init__("stemfleet:index:Fleet", name, None, opts)
+        _tell_the_price(config)
         child = pulumi.ResourceOptions(parent=self)
         identity = Identity("identity", child)
         shared: dict[str, Any] = {
@@ -80,7 +84,21 @@ class Fleet(pulumi.ComponentResource):
         self.endpoints = ready.endpoints
         self.token = identity.token
         self.usd_per_hour = ready.usdPerHour
+        self.max_usd_per_hour = at_most(config)
         self.register_outputs({"endpoints": self.endpoints, "usdPerHour": self.usd_per_hour})
+
+
+def _tell_the_price(config: FleetConfig) -> None:
+    """In a preview, which asks nothing, the worst case; else, before the first machine is rented,
+    the accounts that will not last.
+    """
+    if not any(group.rented for group in config.groups):
+        return
+    if pulumi.runtime.is_dry_run():
+        pulumi.log.info(table(config))
+    else:
+        for warning in low_balances(config):
+            pulumi.log.warn(warning)
 
 
 def _on_bare_port(group: Group) -> bool:

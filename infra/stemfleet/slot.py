@@ -22,9 +22,9 @@ from pulumi.dynamic import (
 )
 
 from stemfleet.clouds.base import Certificate, GpuFilter, Machine, MachineState, WorkerSpec
+from stemfleet.clouds.label import slot_label
 from stemfleet.clouds.registry import find_cloud, on_bare_port
 from stemfleet.errors import shown_plainly
-from stemfleet.label import slot_label
 
 FIXED = (
     "prefix",
@@ -38,8 +38,8 @@ FIXED = (
     "leaseHours",
 )
 """Inputs of which a change means another machine, as do those of the GPU filter but for what only
-the next machine is chosen by (`stemfleet.label.NEXT_MACHINE`). A value that is not known yet (in a
-preview) is another value."""
+the next machine is chosen by (`stemfleet.clouds.label.NEXT_MACHINE`). A value that is not known yet
+(in a preview) is another value."""
 
 
 def gpu_filter(wire: dict[str, Any]) -> GpuFilter:

@@ -40,7 +40,17 @@ def test_a_fleet_from_its_renting_over_a_lost_bid_to_its_end(
     project: Project, market: VastEmulator
 ) -> None:
     project.declare(GROUP)
-    said = project.up()
+    project.pulumi("config", "set", "maxUsdPerHour", "1.5")
+    said = project.pulumi("preview", fails=True)
+    assert "stemfleet:maxUsdPerHour: the fleet may cost up to 1.6 $/h (gpu: 2 × 0.8)" in said
+    project.pulumi("config", "set", "maxUsdPerHour", "2")
+    said += project.pulumi("preview")
+    assert "The fleet costs at most 1.60 $/h (the limit: 2.00 $/h)" in said
+    assert market.ledger.calls() == [], "a preview asks nothing"
+
+    market.credit = 2.99
+    said += project.up()
+    assert said.index("vast: the account holds 2.9") < said.index("is ready")
     outputs = project.outputs()
     assert len(market.ledger.alive(PREFIX)) == 2
     assert outputs["usdPerHour"] == pytest.approx(
@@ -67,7 +77,13 @@ def test_a_fleet_from_its_renting_over_a_lost_bid_to_its_end(
     assert after["gpu-0"] != before["gpu-0"]
     assert after["gpu-1"] == before["gpu-1"], "the other slot is left alone"
     assert sorted(c.id for c in market.ledger.alive(PREFIX)) == sorted(after.values())
+    for offer in market.offers.values():
+        offer["dph_base"] *= 3
     said += project.pulumi("preview", "--expect-no-changes", "--refresh")
+    project.declare({**GROUP, "count": 3, "gpu": {**GROUP["gpu"], "maxUsdPerHour": 0.6}})
+    said += project.pulumi("preview")
+    assert "~ total : 1.6 => 1.8" in said
+    project.declare(GROUP)
 
     market.vanish(next(c.label for c in market.ledger.alive(PREFIX) if c.id == after["gpu-1"]))
     said += project.up("--refresh")

@@ -18,12 +18,14 @@ from stemfleet.slot import gpu_filter
 
 ROOT = Path(__file__).parents[2]
 GROUP = {"name": "dev", "cloud": "local", "count": 2}
-RENTED = {"name": "gpu", "cloud": "vast", "count": 2, "image": "ghcr.io/example/worker:1"}
+IMAGE = "ghcr.io/example/worker:1"
+CAP = {"maxUsdPerHour": 0.5}
+RENTED = {"name": "gpu", "cloud": "vast", "count": 2, "image": IMAGE, "gpu": CAP}
 
 
 def asking(**gpu: object) -> dict[str, Any]:
     """A fleet of one rented group with this filter."""
-    return {"groups": [{**RENTED, "gpu": gpu}]}
+    return {"groups": [{**RENTED, "gpu": CAP | gpu}]}
 
 
 names = st.from_regex(r"[a-z][a-z0-9]{0,9}(-[a-z0-9]{1,5}){0,3}", fullmatch=True)
@@ -97,11 +99,14 @@ def test_having_no_workers_is_told_how(count: int) -> None:
         ({"groups": [{**GROUP, "name": "b\n"}]}, "stemfleet:groups[0].name", "no name"),
         ({"groups": [{**GROUP, "preset": 5}]}, "stemfleet:groups[0].preset", "string"),
         ({"groups": [{**GROUP, "image": "x"}]}, "stemfleet:groups[0]", "remove `image`"),
-        ({"groups": [{**GROUP, "gpu": {"vramGB": 8}}]}, "stemfleet:groups[0].gpu.vramGB", "vramGb"),
-        ({"groups": [{**GROUP, "gpu": {"count": 0}}]}, "stemfleet:groups[0].gpu.count", "1"),
+        ({"groups": [{**GROUP, "gpu": CAP}]}, "stemfleet:groups[0]", "remove `image` and `gpu`"),
+        (asking(vramGB=8), "stemfleet:groups[0].gpu.vramGB", "vramGb"),
+        (asking(count=0), "stemfleet:groups[0].gpu.count", "1"),
         ({"groups": [{**GROUP, "idleMinutes": -1}]}, "stemfleet:groups[0].idleMinutes", "-1"),
         ({"groups": [{**GROUP, "leaseHours": "12h"}]}, "stemfleet:groups[0].leaseHours", "12h"),
-        ({"groups": [{**GROUP, "cloud": "vast"}]}, "stemfleet:groups[0].image", "missing"),
+        ({"groups": [{**RENTED, "image": None}]}, "stemfleet:groups[0].image", "missing"),
+        ({"groups": [{**RENTED, "gpu": None}]}, "stemfleet:groups[0].gpu", "maxUsdPerHour: 0.5"),
+        ({"groups": [{**RENTED, "gpu": {}}]}, "stemfleet:groups[0].gpu.maxUsdPerHour", "missing"),
         (asking(vramGb=24_576), "stemfleet:groups[0].gpu.vramGb", "GB of one GPU"),
         (asking(reliability=97), "stemfleet:groups[0].gpu.reliability", "0.97"),
         (asking(regions="SE"), "stemfleet:groups[0].gpu.regions", "list"),
@@ -115,10 +120,13 @@ def test_having_no_workers_is_told_how(count: int) -> None:
             "stemfleet:groups[0].gpu.bidUsdPerHour",
             "above maxUsdPerHour",
         ),
+        (asking(maxUsdPerHour=-0.5), "stemfleet:groups[0].gpu.maxUsdPerHour", "(USD), not -0.5"),
+        ({"groups": [GROUP], "maxUsdPerHour": "5 USD"}, "stemfleet:maxUsdPerHour", "number"),
+        ({"groups": [GROUP], "maxUsdPerHour": 0}, "stemfleet:maxUsdPerHour", "greater than 0"),
         (
-            {"groups": [{**GROUP, "gpu": {"maxUsdPerHour": -0.5}}]},
-            "stemfleet:groups[0].gpu.maxUsdPerHour",
-            "-0.5",
+            {"groups": [RENTED, {**RENTED, "name": "b", "count": 3}], "maxUsdPerHour": 2.4},
+            "stemfleet:maxUsdPerHour",
+            "up to 2.5 $/h (gpu: 2 × 0.5, b: 3 × 0.5), above the stack's limit of 2.4 $/h",
         ),
     ],
 )
@@ -173,10 +181,11 @@ def test_every_condition_of_a_group_reaches_the_clouds_as_it_was_said() -> None:
 
 def test_what_a_rented_group_does_not_say_is_asked_for_sensibly() -> None:
     (group,) = parse_config({"groups": [RENTED]}).groups
-    assert gpu_filter(on_the_wire(group.want)) == offers.RENTED
+    usual = replace(offers.RENTED, max_usd_per_hour=0.5)
+    assert gpu_filter(on_the_wire(group.want)) == usual
     (group,) = parse_config(asking(vramGb=8, names=["RTX 4060 Ti"])).groups
     want = gpu_filter(group.want)
-    assert want == replace(offers.RENTED, vram_gb=8, names=("RTX 4060 Ti",))
+    assert want == replace(usual, vram_gb=8, names=("RTX 4060 Ti",))
     assert parse_config({"groups": [GROUP]}).groups[0].want == {}
 
 
@@ -215,3 +224,5 @@ def test_the_dev_stack_and_the_schema_agree_with_the_program() -> None:
     assert all(entry["description"] for entry in schema.values())
     default = FleetConfig.model_fields["readyTimeoutSeconds"].default
     assert schema["readyTimeoutSeconds"]["default"] == default
+    limit = parse_values({"stemfleet:maxUsdPerHour": schema["maxUsdPerHour"]["default"]})
+    assert limit == {"maxUsdPerHour": FleetConfig.model_fields["maxUsdPerHour"].default}

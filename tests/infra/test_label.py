@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from stemfleet.clouds.base import GpuFilter
-from stemfleet.label import slot_label, stack_prefix
+from stemfleet.clouds.label import LabelParts, parse_label, slot_label, stack_prefix
 
 parts = st.from_regex(r"[A-Za-z0-9_-]{1,20}", fullmatch=True)
 slots = st.from_regex(r"[a-z][a-z0-9]{0,6}-[0-9]{1,3}", fullmatch=True)
@@ -38,6 +38,14 @@ def test_a_label_has_four_parts_and_is_one_plain_file_name(
     )
     assert re.fullmatch(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[a-z0-9-]+\.[0-9a-f]{8}", made)
     assert made.split(".")[:3] == [project, stack, slot]
+    assert parse_label(made) == LabelParts(project, stack, slot)
+    for other in (made[:-1], f"{made}0", f"x.{made}", made.replace("-", "", 1), made.upper()):
+        assert parse_label(other) is None or parse_label(other) != LabelParts(project, stack, slot)
+
+
+@pytest.mark.parametrize("label", ["", "notebook", "a.b.c-0", "stemfleet.dev.gpu-0.0A1B2C3D"])
+def test_a_machine_of_another_kind_is_none_of_ours(label: str) -> None:
+    assert parse_label(label) is None
 
 
 @given(st.tuples(parts, parts), st.tuples(parts, parts), slots)

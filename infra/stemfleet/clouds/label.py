@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 
 from stemfleet.clouds.base import GpuFilter
 
@@ -20,7 +20,11 @@ NEXT_MACHINE = frozenset(("max_usd_per_hour", "reliability", "inet_down_mbps"))
 """Conditions that a machine is chosen by, and that are no reason to give up the one there is. (Its
 price is one if it is above the cap.)"""
 
-_PART = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_NAME = r"[A-Za-z0-9_-]{1,64}"
+_PART = re.compile(_NAME)
+_LABEL = re.compile(
+    rf"(?P<project>{_NAME})\.(?P<stack>{_NAME})\.(?P<slot>{GROUP_NAME}-\d+)\.[0-9a-f]{{8}}"
+)
 
 
 def stack_prefix(project: str, stack: str) -> str:
@@ -36,6 +40,21 @@ def stack_prefix(project: str, stack: str) -> str:
                 "use letters, digits, '-' and '_', at most 64 of them"
             )
     return f"{project}.{stack}."
+
+
+@dataclass(frozen=True)
+class LabelParts:
+    """Whose machine it is that carries a label."""
+
+    project: str
+    stack: str
+    slot: str
+
+
+def parse_label(label: str) -> LabelParts | None:
+    """The parts of a label; None: a machine with it is none of this program's."""
+    found = _LABEL.fullmatch(label)
+    return LabelParts(*found.group("project", "stack", "slot")) if found else None
 
 
 def slot_label(
