@@ -93,3 +93,16 @@ OVERCOME: dict[str, Arm] = {
     "deaf delete": fated("deaf-delete"),
 }
 """A machine is rented, and ended, all the same."""
+
+DISTURBING: dict[str, Arm] = {
+    name: arm for name, arm in OVERCOME.items() if "slow" not in name and "refused bid" not in name
+} | {
+    "no list for long": arms("list", Fault(503, ""), 8),
+    "no rental for long": arms("rent", Fault(502, HTML), 4),
+    "lands twice without an answer": arms("rent", Fault(lands=True, reset=True), 2),
+    "not destroyed for long": arms("destroy", Fault(500, ""), 8),
+    "list retired": arms("list", GONE_V0),
+    "bad key": arms("list", AUTH_401),
+    "spending limit": arms("rent", refusal("spend_rate_limit", "later", 400)),
+}
+"""What may be armed in any order; some of it keeps a machine from being rented at first."""
