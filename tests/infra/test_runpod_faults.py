@@ -48,6 +48,7 @@ LOST = {
     "a reset": Fault(reset=True, lands=True),
     "a timeout": Fault(lands=True, delay=1.5),
     "HTML with 200": Fault(200, HTML, lands=True),
+    "a broken body": Fault(201, "not gzip", {"Content-Encoding": "gzip"}, lands=True),
     "no id": Fault(201, {"name": LABEL}, lands=True),
 }
 
@@ -137,6 +138,21 @@ def test_a_surplus_pod_that_does_not_end_is_no_reason_to_fail(runpod: RunpodEmul
     runpod.faults.disarm()
     RunpodCloud().destroy(LABEL)
     assert alive(runpod) == []
+
+
+def test_a_pod_that_was_promised_and_never_came_is_missed(
+    runpod: RunpodEmulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runpod.faults.arm("create", Fault(201, {"id": "ghost", "name": LABEL, "status": "STARTING"}))
+    cloud = RunpodCloud()
+    assert cloud.rent(ANY, spec()).id == "ghost"
+    assert [one.id for one in cloud.machines(PREFIX)] == ["ghost"]
+    monkeypatch.setattr(runpod_account, "LAG_SECONDS", 0.0)
+    monkeypatch.setattr(runpod_module, "SHARED_SECONDS", 0.0)
+    assert cloud.machines(PREFIX) == []
+    assert cloud.rent(ANY, spec()).id != "ghost"
+    cloud.destroy(LABEL)
+    assert runpod.ledger.alive() == []
 
 
 @pytest.mark.parametrize("status", [200, 410, 500])

@@ -179,11 +179,10 @@ class Account:
         """
         unknown = [id_ for id_ in ids if id_ not in self._hosts]
         if unknown:
-            rows: list[Json] = []
-            with suppress(CloudError):
-                myself = self.api.graphql(HOSTS, {}, once=True).get("myself") or {}
-                rows = myself.get("pods") or []
-            told = {str(row["id"]): str(row.get("machineId") or "") for row in rows}
+            told: dict[str, str] = {}
+            with suppress(CloudError, KeyError, TypeError):
+                rows = self.api.graphql(HOSTS, {}, once=True)["myself"]["pods"]
+                told = {str(row["id"]): str(row["machineId"] or "") for row in rows}
             self._hosts |= {id_: told.get(id_, "") for id_ in unknown}
         return self._hosts
 

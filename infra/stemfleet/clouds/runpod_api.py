@@ -221,7 +221,7 @@ class RunpodApi:
         where = f"{method} {path}"
         try:
             answer = self._http.request(method, path, json=json, params=params)
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:
             reason = f"RunPod gave no answer to {where} ({type(error).__name__}): try again"
             sent = not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
             if once and sent:
