@@ -9,6 +9,8 @@ from __future__ import annotations
 import argparse
 import json
 import secrets
+import signal
+import sys
 import threading
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -192,10 +194,13 @@ class VastEmulator:
                 "username": "account",
             },
             "ssh": lambda _request: {"ssh_keys": []},
+            "gpu-names": lambda _request: {
+                "gpu_names": sorted({offer["gpu_name"] for offer in self.offers.values()})
+            },
         }
 
     def _check_key(self, key: str, endpoint: str, ids: tuple[str, ...]) -> None:
-        if key == self.key:
+        if key == self.key or endpoint == "gpu-names":
             return
         own = self.instances.get(int(ids[0])) if ids and endpoint != "rent" else None
         if own is None or own.key != key or endpoint not in ("show", "change", "destroy"):
@@ -368,6 +373,8 @@ def main() -> None:
     kinds: dict[str, Start] = {"real": RealWorker, "stand-in": StandIn, "nothing": Nothing}
     parser.add_argument("--machines", choices=kinds, default="real", help="what runs on a machine")
     arguments = parser.parse_args()
+    # Its workers are to end with it, however it is asked to.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
     start, clock = kinds[arguments.machines], Clock(arguments.clock)
     with VastEmulator(clock=clock, offers=make_market(arguments.offers), start=start) as cloud:
         for name, value in cloud.environment().items():

@@ -32,6 +32,7 @@ ROUTES = [
     ("DELETE", r"/api/v0/instances/", "destroy"),
     ("GET", r"/api/v0/users/current/?", "user"),
     ("GET", r"/api/v0/ssh/", "ssh"),
+    ("GET", r"/api/v0/gpu_names/unique/", "gpu-names"),
 ]
 
 

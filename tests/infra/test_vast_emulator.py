@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -87,6 +92,29 @@ def test_an_instance_from_its_creation_to_its_destruction(
     assert sdk.show_instances() == []
     assert error(sdk.destroy_instance, id_)[0] == 404
     assert 12 in [row["id"] for row in sdk.search_offers(query={})]
+
+
+def test_it_serves_by_itself_and_vast_s_own_command_speaks_to_it(tmp_path: Path) -> None:
+    here = str(Path(__file__).parents[2])
+    command = [sys.executable, "-m", "tests.clouds.vast", "--machines", "nothing"]
+    with subprocess.Popen(command, cwd=here, stdout=subprocess.PIPE, text=True) as served:
+        assert served.stdout is not None
+        try:
+            lines = [served.stdout.readline() for _ in range(3)]
+            given = dict(line.removeprefix("export ").strip().split("=", 1) for line in lines)
+            vastai = [str(Path(sys.executable).with_name("vastai")), "search", "offers"]
+            done = subprocess.run(
+                [*vastai, "gpu_name=RTX_4090", "--raw"],
+                env=os.environ | given,
+                cwd=tmp_path,
+                capture_output=True,
+                text=True,
+                timeout=60,
+            )
+        finally:
+            served.terminate()
+    rows = json.loads(done.stdout)
+    assert {row["gpu_name"] for row in rows} == {"RTX 4090"}
 
 
 def test_a_list_comes_in_pages(sdk: VastAI, market: VastEmulator) -> None:
