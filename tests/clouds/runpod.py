@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from tests.clouds.clock import Clock
@@ -94,6 +95,8 @@ class Pod:
     args: str
     key: str
     created_at: float
+    made: datetime
+    """When, as its owner's clock shows it."""
     spot: bool = False
     fate: str = ""
     ended: str = ""
@@ -200,6 +203,7 @@ class RunpodEmulator:
                 args=wish.args,
                 key="rpod_" + secrets.token_hex(12),
                 created_at=self.clock.now(),
+                made=datetime.now(UTC),
                 spot=bid is not None,
                 fate=fate.fate if fate else "",
                 listed_for=self.sticky_lists,

@@ -92,7 +92,7 @@ def shown(cloud: RunpodEmulator, pod: Pod) -> dict[str, Any]:
         "locked": False,
         "globalNetworking": {"enabled": False},
         "runtime": cloud.runtime(pod),
-        "createdAt": f"2026-11-24T00:00:00.{int(pod.created_at * 1000):09d}Z",
+        "createdAt": pod.made.isoformat().replace("+00:00", "Z"),
         "startedAt": None,
     }
 
