@@ -15,6 +15,7 @@ import secrets
 import ssl
 import time
 import wave
+from contextlib import suppress
 from typing import Any
 
 import httpx
@@ -67,7 +68,12 @@ def open_client(url: str, certificate: Certificate | None = None) -> httpx.Clien
     """A client for one worker. Loopback is never asked through a proxy.
 
     A worker that was given a ``certificate`` must show that one; any other, one of the web's.
+
+    Raises:
+        NotYetError: it was given one, and is not reached over HTTPS: the token would be seen.
     """
+    if certificate and not url.startswith("https:"):
+        raise NotYetError(f"{url} is not HTTPS, though the worker there was given a certificate")
     # Loading the trusted certificates takes longer than the whole boot of a small worker.
     verify: ssl.SSLContext | bool = _trusted() if url.startswith("https:") else False
     return httpx.Client(
@@ -157,6 +163,16 @@ def prove(client: httpx.Client, url: str, token: str, preset: str, deadline: flo
     except (KeyError, TypeError, ValueError) as error:
         raise DudError(f"it does not speak the worker's language ({error!r})") from error
     return realtime
+
+
+def keep_on(client: httpx.Client, url: str, token: str) -> None:
+    """Tell a worker that it will be given work, so that it does not end itself before.
+
+    One that does not hear it is none the worse: what matters is seen when it is given work.
+    """
+    with suppress(httpx.HTTPError):
+        wants = {"expect_work": "true"}
+        client.post(f"{url}/lease", params=wants, headers=_bearer(token), timeout=5.0)
 
 
 def _await_job(client: httpx.Client, url: str, token: str, deadline: float) -> dict[str, Any]:

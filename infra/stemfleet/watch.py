@@ -28,6 +28,7 @@ from stemfleet.probe import (
     UnfitError,
     check_preset,
     check_ready,
+    keep_on,
     open_client,
     prove,
 )
@@ -42,6 +43,8 @@ FIRST_LOOK_SECONDS, LAST_LOOK_SECONDS = 0.5, 5.0
 ATTEMPT_SECONDS, ATTEMPT_POLL_SECONDS = 1.0, 0.1
 PROBES = 32
 SAY_SECONDS = 10.0
+KEEP_SECONDS = 120.0
+"""So often a worker that waits for the others is told that it is wanted: they end when idle."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,7 @@ class _Slot:
         self.probe: Future[float] | None = None
         self.state = "its machine is not listed yet"
         self.proven: Proven | None = None
+        self.kept_at = 0.0
         self.failure: str | None = None
 
     @property
@@ -140,6 +144,7 @@ class Watch:
                 self._look(open_slots)
                 next_look = now + self.interval
                 self.interval = min(self.interval * 1.3, LAST_LOOK_SECONDS)
+            self._keep(pool, now)
             if now >= next_word:
                 next_word = now + SAY_SECONDS
                 self._say_what_is_open(open_slots)
@@ -151,6 +156,12 @@ class Watch:
             self._wait(open_slots, next_look - time.monotonic())
             for one in open_slots:
                 self._conclude(one)
+
+    def _keep(self, pool: ThreadPoolExecutor, now: float) -> None:
+        for one in self.slots:
+            if one.proven and one.wanted.spec.idle_minutes and now - one.kept_at > KEEP_SECONDS:
+                one.kept_at = now
+                pool.submit(_keep_on, str(one.proven.machine.url), one.wanted.spec)
 
     def _wait(self, open_slots: list[_Slot], seconds: float) -> None:
         probes = [one.probe for one in open_slots if one.probe is not None]
@@ -218,6 +229,7 @@ class Watch:
             one.failure = str(error)
         else:
             wanted, own = one.wanted, one.wanted.spec.certificate is not None
+            one.kept_at = time.monotonic()
             one.proven = Proven(wanted.slot, wanted.cloud.name, one.machine, realtime, own)
             self.say(f"{one.wanted.slot} is ready: {realtime:g} × realtime, {one.machine.url}")
 
@@ -247,3 +259,8 @@ class Watch:
         if line != self.last_line:
             self.last_line = line
             self.say(line)
+
+
+def _keep_on(url: str, spec: WorkerSpec) -> None:
+    with open_client(url, spec.certificate) as client:
+        keep_on(client, url, spec.token)

@@ -103,11 +103,17 @@ class Lease:
             self._transfers -= 1
             self._used_at = self._now()
 
-    def renew(self) -> None:
-        """Begin the lease anew; raises `EndingError` if it is too late."""
+    def renew(self, *, expect_work: bool = False) -> None:
+        """Begin the lease anew, and with ``expect_work`` the time that may pass without work.
+
+        Raises:
+            EndingError: it is too late.
+        """
         with self._lock:
             self._check_on()
             self._renewed_at = self._now()
+            if expect_work:
+                self._used_at = self._renewed_at
 
     def idle_seconds(self, now_doing: Doing) -> float:
         """For how long there has been nothing to do."""

@@ -23,6 +23,7 @@ FAULT = os.environ.get("STEMSERVE_FAULT", "")
 ONCE = os.environ.get("STEMSERVE_FAULT_ONCE", "")
 JOBS: dict[str, dict[str, Any]] = {}
 POSTED: list[str] = []
+KEPT: list[str] = []
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -42,7 +43,7 @@ class Handler(BaseHTTPRequestHandler):
         elif path == ["status"]:
             names = ["center", "other"]
             presets = [{"name": n, "available": n == "center", "lacks": "torch"} for n in names]
-            self.answer(200, {"presets": presets, "probes": POSTED})
+            self.answer(200, {"presets": presets, "probes": POSTED, "kept": KEPT})
         elif path[0] == "job":
             self.answer(200, JOBS[path[1]])
         elif path[0] == "result":
@@ -54,7 +55,11 @@ class Handler(BaseHTTPRequestHandler):
         self.answer(201, {"sha256": "", "size": 0})
 
     def do_POST(self) -> None:
-        """A job, which is done at once."""
+        """A job, which is done at once; or a lease, of which only the calls are counted."""
+        if self.path.startswith("/lease"):
+            KEPT.append(self.path)
+            self.answer(200, {"lease_ends_at": None})
+            return
         job = json.loads(self.body())["job_id"]
         POSTED.append(job)
         if FAULT == "dies-in-job":

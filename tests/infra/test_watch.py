@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
 import pytest
+from stemfleet import watch
 from stemfleet.clouds.base import GpuFilter, Machine, MachineState, UnreachableError, WorkerSpec
 from stemfleet.clouds.local import LocalCloud
 from stemfleet.errors import FleetError
+from stemfleet.identity import make_certificate
 from stemfleet.watch import STARTS, Proven, Wanted, Watch
 
 TOKEN = "the-stacks-token"
@@ -18,7 +21,13 @@ PREFIX = "stemfleet.dev."
 class Fleet:
     """Slots on a cloud, and what a watch of them has said."""
 
-    def __init__(self, cloud: LocalCloud, count: int = 2, preset: str = "center") -> None:
+    def __init__(
+        self,
+        cloud: LocalCloud,
+        count: int = 2,
+        preset: str = "center",
+        idle_minutes: float | None = None,
+    ) -> None:
         self.cloud = cloud
         self.said: list[str] = []
         self.wanted = [
@@ -26,7 +35,7 @@ class Fleet:
                 f"dev-{i}",
                 cloud,
                 GpuFilter(),
-                WorkerSpec(f"{PREFIX}dev-{i}.0a1b2c3d", preset, TOKEN),
+                WorkerSpec(f"{PREFIX}dev-{i}.0a1b2c3d", preset, TOKEN, idle_minutes=idle_minutes),
             )
             for i in range(count)
         ]
@@ -51,11 +60,11 @@ def once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return path
 
 
-def probes(machine: Machine) -> list[str]:
-    """The jobs that a stand-in was given."""
+def probes(machine: Machine, what: str = "probes") -> list[str]:
+    """The jobs that a stand-in was given; or ``kept``, how it was told to go on."""
     headers = {"Authorization": f"Bearer {TOKEN}"}
     status = httpx.get(f"{machine.url}/status", headers=headers, trust_env=False).json()
-    return list(status["probes"])
+    return list(status[what])
 
 
 def test_every_worker_is_given_a_song_and_told_apart(cloud: LocalCloud) -> None:
@@ -75,6 +84,26 @@ def test_a_worker_that_has_proven_itself_is_not_disturbed(cloud: LocalCloud) -> 
     assert proven[0].realtime == 3.5
     assert probes(old) == []
     assert len(probes(new)) == 1
+
+
+@pytest.mark.parametrize("idle_minutes", [15.0, None])
+def test_who_waits_for_another_is_told_that_work_will_come(
+    cloud: LocalCloud,
+    monkeypatch: pytest.MonkeyPatch,
+    once: Path,
+    idle_minutes: float | None,
+) -> None:
+    monkeypatch.setattr(watch, "KEEP_SECONDS", 0.1)
+    monkeypatch.setenv("STEMSERVE_FAULT", "never-ready")
+    fleet = Fleet(cloud, idle_minutes=idle_minutes)
+    proven = fleet.watch(timeout=8)
+    (waited,) = [one for one in proven if one.machine in fleet.rented]
+    kept = probes(waited.machine, "kept")
+    if idle_minutes is None:
+        assert kept == []
+    else:
+        assert set(kept) == {"/lease?expect_work=true"}
+        assert len(kept) > 1
 
 
 @pytest.mark.parametrize("fault", ["dies-in-boot", "dies-in-job", "fails-job", "short-result"])
@@ -164,6 +193,15 @@ class Unanswering(LocalCloud):
     def destroy(self, label: str) -> None:
         """Never here."""
         raise AssertionError(f"{label} was ended though nothing was known of it")
+
+
+def test_no_token_goes_over_plain_http_where_a_certificate_was_given(cloud: LocalCloud) -> None:
+    fleet = Fleet(cloud, 1)
+    (wanted,) = fleet.wanted
+    spec = replace(wanted.spec, certificate=make_certificate())
+    fleet.wanted = [replace(wanted, spec=spec)]
+    told = fleet.failure(timeout=1)
+    assert "is not HTTPS" in told
 
 
 def test_a_list_that_failed_replaces_nothing(cloud: LocalCloud) -> None:

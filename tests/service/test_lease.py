@@ -98,11 +98,13 @@ class WorkersLife(RuleBasedStateMachine):
         self.used_at = self.time
 
     @precondition(lambda self: self.over is None)
-    @rule()
-    def the_lease_is_renewed(self) -> None:
+    @rule(expect_work=st.booleans())
+    def the_lease_is_renewed(self, expect_work: bool) -> None:
         """By a client."""
-        self.lease.renew()
+        self.lease.renew(expect_work=expect_work)
         self.renewed_at = self.time
+        if expect_work:
+            self.used_at = self.time
 
     @invariant()
     def it_ends_when_its_time_is_over_and_not_before(self) -> None:
@@ -339,7 +341,11 @@ def test_a_lease_is_renewed_by_whoever_asks(data_dir: Path) -> None:
         with worker.client() as client:
             before = client.get("/status").json()["lease_ends_at"]
             after = client.post("/lease").json()["lease_ends_at"]
-            assert before < after <= client.get("/status").json()["lease_ends_at"]
+            assert before < after
+            status = client.get("/status").json()
+            assert after <= status["lease_ends_at"]
+            client.post("/lease", params={"expect_work": True})
+            assert client.get("/status").json()["idle_seconds"] < status["idle_seconds"]
 
 
 def test_a_worker_without_a_lease_says_so(data_dir: Path) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from datetime import UTC, datetime
 from importlib.metadata import version
+from typing import Annotated
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Query
 from fastapi.responses import JSONResponse
 
 from stemserve.errors import StemserveError
@@ -57,9 +58,14 @@ def status(worker: Worker) -> Status:
 
 
 @router.post("/lease", responses=declared(503))
-def renew_lease(worker: Worker) -> Lease:
-    """Let the worker go on: its lease begins anew. Without work it ends all the same."""
-    worker.lease.renew()
+def renew_lease(
+    worker: Worker,
+    expect_work: Annotated[
+        bool, Query(description="It was not idle till now: it will be given work soon")
+    ] = False,
+) -> Lease:
+    """Let the worker go on: its lease begins anew. It may still end for want of work."""
+    worker.lease.renew(expect_work=expect_work)
     return Lease(lease_ends_at=worker.lease.ends_at())
 
 
