@@ -3,9 +3,9 @@
 The variable of a setting is its name in capitals behind ``STEMSERVE_``: ``STEMSERVE_QUEUE_LIMIT``.
 Flags of ``stemserve serve`` win over the environment. Secrets have no flag, for every process of
 a machine may read the command lines of the others. The separation process inherits the
-environment, less what is secret in it, and is given ``STEMSERVE_LICENCE``. It reads one variable
-that is no setting: ``STEMSERVE_WEIGHTS``, the directory of the networks' weights
-(`stemserve.weights.files`).
+environment, less what is secret in it, and is given ``STEMSERVE_LICENCE``. It reads some
+variables that are no settings: ``STEMSERVE_WEIGHTS``, the directory of the networks' weights
+(`stemserve.weights.files`), and how networks run (`stemserve.separation.running`).
 """
 
 from __future__ import annotations

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Iterator, Sequence
 from functools import reduce
 
@@ -24,8 +23,6 @@ STRETCH_SECONDS = 5.0
 """Sound that is given to all networks before any gets more."""
 CROWDED_STRETCH_SECONDS = 120.0
 """The same when they take turns on the device: each is then moved there once in so much sound."""
-
-_log = logging.getLogger(__name__)
 
 
 def load(recipe: Recipe, how: Running | None = None) -> Separator:
@@ -56,7 +53,6 @@ def load(recipe: Recipe, how: Running | None = None) -> Separator:
         span: Span = WHOLE,
         reached: Reached | None = None,
     ) -> Iterator[dict[str, Block]]:
-        _log.info("%s %s", recipe.name, how.described())
         conversion = Conversion(rate, span)
 
         def tell(samples: float) -> None:

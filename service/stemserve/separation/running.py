@@ -1,5 +1,9 @@
 """How networks are run on this machine: the device, the numbers they reckon in, threads, memory.
 
+From the environment: ``STEMSERVE_DEVICE`` (``auto``, ``cpu``, ``cuda``), ``STEMSERVE_PRECISION``
+(``fast``, ``exact``), ``STEMSERVE_THREADS`` (of the CPU; share the cores out where several workers
+run on one machine), ``STEMSERVE_CHUNK_SIZE`` (samples that go through a network at once, at most).
+
 None of it is part of a result's meaning; half precision alone moves it, by some thousandths.
 """
 

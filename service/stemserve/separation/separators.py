@@ -81,6 +81,15 @@ def open_separator(recipe: Recipe) -> Separator:
     return _loaded[recipe.name]
 
 
+def how_it_runs(recipe: Recipe) -> str | None:
+    """On what and in which numbers a preset's networks run here; ``None`` for one without any."""
+    if not recipe.members:
+        return None
+    from stemserve.separation.running import running
+
+    return running().described()
+
+
 def _load(recipe: Recipe) -> Separator:
     if not recipe.members:
         from stemserve.separation.center import separate
