@@ -7,6 +7,8 @@ all.
 
 from __future__ import annotations
 
+import fcntl
+import os
 import sys
 import time
 from contextlib import suppress
@@ -20,7 +22,7 @@ import typer
 from stemserve.errors import DiskFullError, StemserveError, StoppedError
 from stemserve.jobfiles import PROGRESS, JobFiles
 from stemserve.schema import Details, JobState, Progress, Tasks
-from stemserve.settings import Settings
+from stemserve.settings import ENV_PREFIX, Settings
 from stemserve.task import Advanced, Logged
 
 FAILED = 1
@@ -117,7 +119,13 @@ def separate(
     del version
     run = Run(JobFiles(output))
     try:
+        output.mkdir(parents=True, exist_ok=True)
+        alone = os.open(output, os.O_RDONLY)  # held until the end of the process
+        fcntl.flock(alone, fcntl.LOCK_EX | fcntl.LOCK_NB)
         run.show(JobState.IDLE)
+    except BlockingIOError:
+        print(f"demucs-separate: another run is at work in {output}", file=sys.stderr)
+        raise typer.Exit(FAILED) from None
     except (OSError, StemserveError) as error:
         print(f"demucs-separate: {output} cannot be written to: {error}", file=sys.stderr)
         raise typer.Exit(FAILED) from None
@@ -135,6 +143,7 @@ def separate(
 def _separate(run: Run, asked: Asked) -> None:
     from stemserve.direct import (
         content_of,
+        input_name,
         input_path,
         open_separation,
         run_until_signal,
@@ -155,12 +164,14 @@ def _separate(run: Run, asked: Asked) -> None:
             with scratch(folder) as fetched:
                 run.log(f"separating with {content.preset} on {await separation.device()}")
                 path = await input_path(asked.input, settings, fetched)
-                await separation.run(content.task("container", path, folder), run.note)
+                task = content.task("container", path, folder, input_name=input_name(asked.input))
+                await separation.run(task, run.note)
 
     if asked.chunk_size is not None:
+        os.environ[f"{ENV_PREFIX}CHUNK_SIZE"] = str(asked.chunk_size)  # read where networks run
         run.log(
-            f"--chunk-size {asked.chunk_size} is not needed: how many windows go through at once "
-            "is found by measuring, and does not change the result"
+            f"--chunk-size {asked.chunk_size}: no more samples than that go through a network at "
+            "once, yet one window at least; the result is the same"
         )
     run.show(JobState.DEMUCS)
     run_until_signal(work)

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import TypeVar
+from urllib.parse import unquote, urlsplit
 
 import anyio
 from anyio.abc import TaskGroup
@@ -20,12 +21,13 @@ from pydantic import ValidationError
 from stemserve.errors import (
     NotAudioError,
     RequestError,
+    SeparationDiedError,
     SeparationFailedError,
     StemserveError,
     StoppedError,
 )
 from stemserve.jobs import JobContent, resolve
-from stemserve.process import SeparationProcess
+from stemserve.process import ATTEMPTS, SeparationProcess
 from stemserve.schema import JobRequest, Preset
 from stemserve.settings import Settings
 from stemserve.task import Advanced, Failed, Finished, Logged, SeparationTask
@@ -34,6 +36,7 @@ T = TypeVar("T")
 Note = Callable[[Advanced | Logged], None]
 
 _NO_DIGEST = "0" * 64
+_URLS = ("http://", "https://")
 
 
 class Separation:
@@ -58,10 +61,12 @@ class Separation:
     async def run(self, task: SeparationTask, note: Note) -> Finished:
         """Do a task; ``note`` is given its events.
 
+        Where the process dies, it is started again, and goes on behind the last finished segment.
+
         Raises:
             RequestError: its input would be written over.
             SeparationFailedError: it failed, for the reason that ``type`` names.
-            SeparationDiedError: the process ended, or said nothing for too long.
+            SeparationDiedError: the process ended or was silent for too long, again and again.
         """
         inside = task.input_path.resolve().parent == task.output_dir.resolve()
         if inside and task.input_path.stem in task.stems:
@@ -69,6 +74,19 @@ class Separation:
                 f"A stem would be written over the input, {task.input_path}. "
                 "Name another folder for the stems."
             )
+        attempt = 1
+        while True:
+            try:
+                return await self._attempt(task, note)
+            except SeparationDiedError as error:
+                if attempt == ATTEMPTS:
+                    raise SeparationDiedError(
+                        f"{error} That happened {ATTEMPTS} times over this input."
+                    ) from error
+                note(Logged(line=f"attempt {attempt} of {ATTEMPTS}: {error}"))
+                attempt += 1
+
+    async def _attempt(self, task: SeparationTask, note: Note) -> Finished:
         process = await self._running()
         try:
             await process.send(task)
@@ -182,6 +200,14 @@ def scratch(place: Path) -> Iterator[Path]:
         yield Path(path)
 
 
+def input_name(given: str) -> str:
+    """What people call an input: the last part of its path or URL."""
+    if given.startswith(_URLS):
+        parts = urlsplit(given)
+        given = unquote(parts.path.rstrip("/")) or parts.hostname or ""
+    return given.rstrip("/").rpartition("/")[2]
+
+
 async def input_path(given: str, settings: Settings, folder: Path) -> Path:
     """Where an input is on this machine: a file, or a URL, which is fetched to ``folder``.
 
@@ -189,7 +215,7 @@ async def input_path(given: str, settings: Settings, folder: Path) -> Path:
         FetchError: the URL cannot be fetched, or may not be.
         NotAudioError: there is no such file.
     """
-    if given.startswith(("http://", "https://")):
+    if given.startswith(_URLS):
         from stemserve.fetch import fetch
         from stemserve.inputs import Inputs
 

@@ -26,6 +26,9 @@ from stemserve.weights.policy import LICENCE_VARIABLE
 LINE_LIMIT = 2**20
 """Bytes; a longer line is no event, and no chatter that anyone would read."""
 
+ATTEMPTS = 3
+"""How often the process may die over one input."""
+
 EVENT: TypeAdapter[Event] = TypeAdapter(Event)
 
 

@@ -20,14 +20,11 @@ from stemserve.files import full_disk_told, lock
 from stemserve.inputs import Inputs
 from stemserve.jobfiles import JobFiles
 from stemserve.jobs import StoredJob
-from stemserve.process import SeparationProcess
+from stemserve.process import ATTEMPTS, SeparationProcess
 from stemserve.schema import JobStatus, Preset
 from stemserve.settings import Settings
 from stemserve.store import Store
 from stemserve.task import Advanced, Failed, Finished, Logged, SeparationTask
-
-ATTEMPTS = 3
-"""How often the separation process may die over one job."""
 
 _PAUSE_S = 1.0
 _LONGEST_PAUSE_S = 30.0

@@ -160,14 +160,18 @@ def test_the_container_command_says_why_it_failed(
 
 def test_the_container_command_survives_the_death_of_the_separation(tmp_path: Path) -> None:
     order = tmp_path / "order"
-    order.write_text("die 1")
+    order.write_text("die 2")
     out = tmp_path / "out"
-    done = call(
-        "demucs-separate", "--input", order, "--output", out,
-        separation_command=json.dumps(STAND_IN),
-    )  # fmt: skip
+    words = ("demucs-separate", "--input", order, "--output", out)
+    done = call(*words, separation_command=json.dumps(STAND_IN))
+    assert done.returncode == 0
+    assert progress(out)["state"] == "completed"
+    assert "attempt 2 of 3" in (out / "demucs.log").read_text()
+    order.write_text("die 9")
+    done = call(*words, separation_command=json.dumps(STAND_IN))
     assert done.returncode == 1
     assert "SIGKILL" in progress(out)["error"]
+    assert "3 times" in progress(out)["error"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -186,6 +190,9 @@ def test_a_signal_ends_the_command_and_its_separation(
     try:
         eventually(lambda: (out / "progress.txt").exists() and progress(out)["details"]["percent"])
         (child,) = psutil.Process(process.pid).children()
+        second = call("demucs-separate", "--input", order, "--output", out)
+        assert second.returncode == 1
+        assert "another run" in second.stderr
         process.send_signal(number)
         assert process.wait(DEADLINE_S) == 128 + number
     finally:
@@ -239,6 +246,18 @@ def test_all_stems_of_a_song_add_up(song: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "a song" / "instrumental.mp3").exists()
 
 
+def test_a_part_of_a_song_in_another_format(song: Path, tmp_path: Path) -> None:
+    words = ("--at", "0-0.5", "--format", "flac", "--stems", "no_drums", "--clip", "rescale")
+    done = call("stemserve", "separate", song, "--out", tmp_path, *words, "--strict")
+    assert done.returncode == 0, done.stderr
+    sound, rate = read_audio(tmp_path / "a song" / "no_drums.flac")
+    assert len(sound) == rate // 2
+    told = json.loads((tmp_path / "a song" / "separation.json").read_text())
+    assert told["parameters"]["range"] == {"start_seconds": 0, "end_seconds": 0.5}
+    assert told["parameters"]["clip"] == "rescale"
+    assert told["parameters"]["strict"]
+
+
 def test_an_input_is_never_written_over(song: Path, tmp_path: Path) -> None:
     place = tmp_path / "vocals"
     place.mkdir()
@@ -258,6 +277,8 @@ def test_an_input_is_never_written_over(song: Path, tmp_path: Path) -> None:
         (("--format", "flak"), "invalid-request", "flac"),
         (("--format", "mp3", "--bit-depth", "16"), "invalid-request", "bit depth"),
         (("--interval-cut", "5,x"), "invalid-request", "'x'"),
+        (("--format", "stem.mp4", "--stems", "bass"), "invalid-request", "leave out stems"),
+        (("--clip", "loud"), "invalid-request", "rescale"),
         (("--preset", "htdemucs"), "preset-unavailable", "955717e8"),
         (("--preset", "htdemucs", "--licence", "granted"), "preset-unavailable", "no grant"),
         (("--licence", "mine"), "settings", "licence"),

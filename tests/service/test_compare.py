@@ -95,6 +95,11 @@ def test_the_page_holds_what_was_made_of_the_song(song: Path, tmp_path: Path, br
     assert center["seconds"] > 0
     assert center["residual_rms_db"] < -90
     assert "checkpoint" in failed["error"]
+    assert call("stemserve", "separate", song, "--out", tmp_path, "--stems", "all").returncode == 0
+    for stem in STEMS:
+        (path,) = tmp_path.glob(f"*/{stem}.wav")
+        there = read_audio(path)[0][RATE : 3 * RATE]
+        assert center["rms_db"][stem] == pytest.approx(level(there).rms_db, abs=0.01)
 
     page = Page(out.read_text())
     assert page.tags.count("script") == 1
@@ -129,7 +134,7 @@ def test_without_words_it_takes_what_there_is(song: Path, tmp_path: Path) -> Non
         (("--presets", "center,htdemucs"), "preset-unavailable", "955717e8"),
         (("--at", "60-90"), "invalid-request", "4.0 s long"),
         (("--at", "3-1"), "invalid-request", "later"),
-        (("--at", "0-1000"), "invalid-request", "at most"),
+        (("--at", "0-1000"), "invalid-request", "At most 120 s"),
         (("--at", "soon"), "invalid-request", "60-90"),
         (("--out", "/not/there/page.html"), "settings", "/not/there"),
     ],

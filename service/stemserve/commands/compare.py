@@ -29,7 +29,7 @@ def compare(
 ) -> None:
     """Write one HTML page to hear, see and measure what presets make of a song.
 
-    The seconds compared are separated as a song of their own.
+    What is compared is what each preset gives there of the whole song.
 
     Exit code 0: all presets are on it; 1: some failed, and it says why; 2: there is no page.
     """

@@ -7,12 +7,12 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
 from stemserve.commands.shown import Watcher, shown
 from stemserve.direct import (
     Separation,
     content_of,
+    input_name,
     input_path,
     open_separation,
     run_until_signal,
@@ -100,7 +100,7 @@ async def _separate(
     try:
         with scratch(place.parent) as fetched:
             path = await input_path(given, settings, fetched)
-            task = content.task(place.name, path, place)
+            task = content.task(place.name, path, place, input_name=input_name(given))
             finished = await separation.run(task, watcher.note)
     except (StemserveError, OSError) as error:
         word = error.type if isinstance(error, StemserveError) else "error"
@@ -129,10 +129,7 @@ def place_names(inputs: Sequence[str]) -> list[str]:
 
 
 def _plain(given: str) -> str:
-    if given.startswith(("http://", "https://")):
-        parts = urlsplit(given)
-        given = unquote(parts.path.rstrip("/")) or parts.hostname or ""
-    name = unicodedata.normalize("NFC", given.rstrip("/").rpartition("/")[2])
+    name = unicodedata.normalize("NFC", input_name(given))
     name = Path(name).stem.strip(". ")
     name = "".join(c if c.isprintable() and c not in '/\\:*?"<>|' else "_" for c in name)
     return name.encode()[:_LONGEST_NAME].decode(errors="ignore") or "track"

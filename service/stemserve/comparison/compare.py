@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from scipy.io import wavfile
 
 from stemserve.audio import Block
 from stemserve.audio.decode import decode, probe
@@ -68,7 +67,6 @@ class Comparison:
 
 
 async def compare(
-    name: str,
     excerpt: Excerpt,
     presets: Sequence[str],
     settings: Settings,
@@ -83,20 +81,26 @@ async def compare(
         SeparationDiedError: the separation cannot be started.
     """
     known = {preset.name: preset for preset in await separation.presets()}
+    wishes = {
+        "all_stems": True,
+        "format": "wav",
+        "range": {
+            "start_seconds": excerpt.start,
+            "end_seconds": excerpt.start + excerpt.seconds,
+        },
+    }
     contents = [
-        content_of(list(known.values()), settings, preset=preset, all_stems=True, format="wav")
+        content_of(list(known.values()), settings, preset=preset, **wishes)
         for preset in dict.fromkeys(presets)
     ]
     with tempfile.TemporaryDirectory(prefix="stemserve-") as scratch:
         folder = Path(scratch)
-        source = folder / "excerpt.wav"
-        wavfile.write(source, excerpt.rate, excerpt.sound)
         results = [
-            await _result(separation, content, known[content.preset], excerpt, source, watcher)
+            await _result(separation, content, known[content.preset], excerpt, folder, watcher)
             for content in contents
         ]
         return Comparison(
-            name=name,
+            name=excerpt.path.name,
             start=excerpt.start,
             seconds=excerpt.seconds,
             rate=excerpt.rate,
@@ -111,11 +115,11 @@ async def _result(
     content: JobContent,
     preset: Preset,
     excerpt: Excerpt,
-    source: Path,
+    scratch: Path,
     watcher: Watcher,
 ) -> Result:
     watcher.begins(preset.name)
-    folder = source.parent / preset.name
+    folder = scratch / preset.name
     began = time.monotonic()
     loaded = began
 
@@ -126,7 +130,7 @@ async def _result(
         watcher.note(event)
 
     try:
-        await separation.run(content.task(preset.name, source, folder), note)
+        await separation.run(content.task(preset.name, excerpt.path, folder), note)
     except (SeparationFailedError, SeparationDiedError) as error:
         watcher.says(f"{preset.name}: failed: {error}")
         return Result(preset, error=str(error))

@@ -24,6 +24,7 @@ _SPAN = re.compile(rf"\s*{_TIME}\s*-\s*{_TIME}\s*")
 class Excerpt:
     """Samples [frames, channels] of an input from ``start`` seconds on."""
 
+    path: Path
     sound: Block
     rate: int
     start: float
@@ -38,7 +39,7 @@ def parse_span(text: str) -> tuple[float, float]:
     """Seconds from and to, of ``60-90`` or ``1:00-1:30``.
 
     Raises:
-        RequestError: it is neither, does not rise, or is too long.
+        RequestError: it is neither, or does not rise.
     """
     found = _SPAN.fullmatch(text)
     if found is None:
@@ -47,8 +48,6 @@ def parse_span(text: str) -> tuple[float, float]:
     start, end = 60 * minutes + seconds, 60 * to_minutes + to_seconds
     if end <= start:
         raise RequestError(f"--at {text}: the second time must be later than the first.")
-    if end - start > LONGEST_SECONDS:
-        raise RequestError(f"--at {text}: at most {LONGEST_SECONDS:g} s can be compared.")
     return start, end
 
 
@@ -57,13 +56,15 @@ def read_excerpt(path: Path, span: tuple[float, float] | None) -> Excerpt:
 
     Raises:
         NotAudioError: it is no audio.
-        RequestError: it has ended before the span begins.
+        RequestError: the span is too long, or the sound has ended before it begins.
     """
+    if span is not None and span[1] - span[0] > LONGEST_SECONDS:
+        raise RequestError(f"At most {LONGEST_SECONDS:g} s can be compared: see --at.")
     facts = probe(path)
     if span is None:
         start = max(0.0, (facts.seconds - _USUAL_SECONDS) / 2)
         span = start, start + _USUAL_SECONDS
-    first, last = (round(time * facts.rate) for time in span)
+    first, last = (int(time * facts.rate + 0.5) for time in span)
     parts: list[Block] = []
     at = 0
     for block in decode(path, facts):
@@ -76,4 +77,4 @@ def read_excerpt(path: Path, span: tuple[float, float] | None) -> Excerpt:
         raise RequestError(
             f"The sound has ended by {span[0]:g} s: it is {at / facts.rate:.1f} s long."
         )
-    return Excerpt(sound, facts.rate, first / facts.rate)
+    return Excerpt(path, sound, facts.rate, first / facts.rate)

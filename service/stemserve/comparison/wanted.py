@@ -39,9 +39,7 @@ def compare_file(file: Path, presets: Sequence[str], at: str | None, out: Path) 
         with shown(len(presets) or 1) as watcher:
             async with open_separation(settings, watcher.says) as separation:
                 able = [p.name for p in await separation.presets() if p.available]
-                return await compare(
-                    file.name, excerpt, presets or able, settings, separation, watcher
-                )
+                return await compare(excerpt, presets or able, settings, separation, watcher)
 
     comparison = run_until_signal(work)
     try:
