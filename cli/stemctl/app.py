@@ -25,7 +25,19 @@ from typer.exceptions import TyperException
 
 from stemctl.errors import StemctlError
 
-COMMANDS = ("demo", "submit", "endpoints", "status", "jobs", "logs", "cancel", "doctor", "engine")
+COMMANDS = (
+    "demo",
+    "submit",
+    "endpoints",
+    "status",
+    "jobs",
+    "logs",
+    "cancel",
+    "offers",
+    "sweep",
+    "doctor",
+    "engine",
+)
 
 HELP = """Send songs to a fleet of workers, and get their stems.
 

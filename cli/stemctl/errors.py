@@ -36,3 +36,9 @@ class WorkerError(StemctlError):
     """A worker did not answer, or refused what it was asked."""
 
     type = "worker"
+
+
+class CloudsError(StemctlError):
+    """No cloud has answered, or what was asked of one could not be done."""
+
+    type = "cloud"

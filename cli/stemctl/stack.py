@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,15 +17,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 from stemfleet.clouds.trust import trust_only
 
-from stemctl.engine import find_engine
+from stemctl.engine.ask import ask_engine
 from stemctl.errors import StackError
 
 TOKEN_VARIABLE = "STEMCTL_TOKEN"  # noqa: S105
 CA_VARIABLE = "STEMCTL_CA"
 """Names the file with what is trusted of endpoints given by hand: a stack's output ``ca``."""
-
-TIMEOUT_S = 60
-"""How long the engine may take to tell a stack's outputs."""
 
 NO_SUCH_STACK = 6
 """The engine's exit code for a stack that is not there."""
@@ -93,26 +89,7 @@ def find_project(project: Path | None) -> Path:
 
 def stack_outputs(project: Path, stack: str) -> dict[str, Any]:
     """Every output of a stack, secrets in plain, as the engine tells them."""
-    engine = find_engine()
-    command = [str(engine.pulumi), "stack", "output", "--json", "--show-secrets", "--stack", stack]
-    try:
-        answer = subprocess.run(
-            [*command, "--non-interactive"],
-            cwd=project,
-            env=engine.environment(),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=TIMEOUT_S,
-            check=False,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise StackError(
-            f"the engine did not tell the outputs of stack {stack} within {TIMEOUT_S} s: "
-            "is another pulumi at work on it?"
-        ) from error
-    except OSError as error:
-        raise StackError(f"{engine.pulumi} does not run: {error}") from error
+    answer = ask_engine(project, "stack", "output", "--json", "--show-secrets", "--stack", stack)
     if answer.returncode != 0:
         raise StackError(_refusal(answer.returncode, answer.stderr, stack, project))
     outputs: dict[str, Any] = json.loads(answer.stdout or "{}")

@@ -52,3 +52,12 @@ def unused_port() -> Iterator[int]:
 def out(tmp_path: Path) -> Path:
     """Where a run's stems go."""
     return tmp_path / "out"
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A Pulumi project without a program, in a path with a space."""
+    folder = tmp_path / "a project"
+    folder.mkdir()
+    (folder / "Pulumi.yaml").write_text("name: stemfleet\nruntime: python\n")
+    return folder

@@ -12,8 +12,14 @@ from typer.testing import CliRunner
 
 from tests.cli.driving import stemctl
 
-COMMANDS = ["demo", "submit", "endpoints", "status", "jobs", "logs", "cancel", "doctor", "engine"]
-HEAVY = ["rich", "httpx", "pydantic", "anyio", "stamina", "numpy", "pulumi", "stemserve"]
+COMMANDS = [
+    "demo", "submit", "endpoints", "status", "jobs", "logs", "cancel", "offers", "sweep", "doctor",
+    "engine",
+]  # fmt: skip
+HEAVY = [
+    "rich", "httpx", "pydantic", "anyio", "stamina", "numpy", "pulumi", "stemserve", "stemfleet",
+    "vastai",
+]  # fmt: skip
 
 
 def test_help_names_every_command_and_the_exit_codes() -> None:

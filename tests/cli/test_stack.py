@@ -21,15 +21,6 @@ SECRET = {"4dabf18193072939515e22adb298388d": "1b47061264138c4ac30d75fd1eb44270"
 """What marks a secret in a deployment, by the engine's format."""
 
 
-@pytest.fixture
-def project(tmp_path: Path) -> Path:
-    """A Pulumi project without a program, in a path with a space."""
-    folder = tmp_path / "a project"
-    folder.mkdir()
-    (folder / "Pulumi.yaml").write_text("name: stemfleet\nruntime: python\n")
-    return folder
-
-
 def pulumi(project: Path, *arguments: str, given: str = "") -> str:
     engine = find_engine()
     return subprocess.run(

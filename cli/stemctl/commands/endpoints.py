@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
 from stemctl.options import EndpointOption, JsonOption, ProjectOption, StackOption
@@ -16,6 +18,12 @@ def endpoints(
     stack: StackOption = "dev",
     project: ProjectOption = None,
     endpoint: EndpointOption = None,
+    live: Annotated[
+        bool,
+        typer.Option(
+            "--live", help="Ask the clouds where the machines are now; needs the clouds' keys."
+        ),
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Show the fleet's workers: where they are, what they are, what they cost."""
@@ -23,17 +31,32 @@ def endpoints(
 
     from stemctl.console import print_json, print_table
     from stemctl.probe import probe_fleet
-    from stemctl.stack import find_fleet
+    from stemctl.stack import find_fleet, find_project
 
     fleet = find_fleet(project, stack, endpoint or ())
+    states: dict[str, str] = {}
+    if live:
+        from stemctl.live import resolve
+
+        if endpoint:
+            raise typer.BadParameter("no cloud knows an --endpoint", param_hint="--live")
+        fleet, states, refusals = resolve(fleet, find_project(project), stack)
+        for line in refusals:
+            typer.echo(f"not asked: {line}", err=True)
     probes = anyio.run(probe_fleet, fleet)
     if as_json:
-        listed = [{**probe.endpoint.model_dump(), "alive": probe.alive} for probe in probes]
+        listed = [
+            {**probe.endpoint.model_dump(), "alive": probe.alive}
+            | ({"state": states[probe.endpoint.slot]} if live else {})
+            for probe in probes
+        ]
         print_json({"endpoints": listed, "usd_per_hour": fleet.usd_per_hour})
         return
     rows = [
-        (e.slot, e.url, e.cloud, e.gpu, e.region, e.usd_per_hour, probe.alive)
+        (e.slot, e.url, e.cloud, e.gpu, e.region, e.usd_per_hour, probe.alive, states.get(e.slot))
         for probe in probes
         for e in [probe.endpoint]
     ]
-    print_table(["slot", "url", "cloud", "gpu", "region", "$/h", "alive"], rows)
+    columns = ["slot", "url", "cloud", "gpu", "region", "$/h", "alive", "state"]
+    width = len(columns) if live else len(columns) - 1
+    print_table(columns[:width], [row[:width] for row in rows])

@@ -7,7 +7,7 @@ read to its end raises; it is never taken for an empty one.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
@@ -141,6 +141,8 @@ class Machine:
     """Why it is in this state, or where its log is; for people."""
     host: str = ""
     """The physical machine, where the cloud tells it."""
+    since: float | None = field(default=None, compare=False)
+    """When it was rented, in seconds of `time.time`, where the cloud tells it."""
 
 
 class Cloud(Protocol):

@@ -243,8 +243,10 @@ def _start(place: Path, spec: WorkerSpec) -> Machine:
 def _machine(instance: Path, *, runs: bool) -> Machine:
     log = instance / "worker.log"
     url: str | None = None
+    since: float | None = None
     with suppress(OSError):
         url = f"http://127.0.0.1:{int((instance / 'port').read_text())}"
+        since = (instance / "port").stat().st_mtime
     state, detail = MachineState.RUNNING, f"log: {log}"
     if not runs and _is_locked(instance.parent):
         state = MachineState.STARTING
@@ -259,6 +261,7 @@ def _machine(instance: Path, *, runs: bool) -> Machine:
         usd_per_hour=0.0,
         region=REGION,
         detail=detail,
+        since=since,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from datetime import datetime
 from typing import Any
 
 from stemfleet.clouds.base import GpuFilter, Machine, MachineState, NoCapacityError, WorkerSpec
@@ -132,8 +133,16 @@ def machine_of(pod: Json, host: str = "") -> Machine:
         usd_per_hour=float(pod.get("cost") or 0.0),
         region=region(pod.get("dataCenterId")),
         host=host,
+        since=_since(pod.get("createdAt")),
         detail=f"pod {pod['id']} is {status.lower()}{waits}; log: {CONSOLE}",
     )
+
+
+def _since(created: object) -> float | None:
+    try:
+        return datetime.fromisoformat(str(created)).timestamp()
+    except ValueError:
+        return None
 
 
 def _url(pod: Json) -> str | None:

@@ -84,6 +84,7 @@ def machine(row: Row) -> Machine:
         region=str(row.get("geolocation") or ""),
         detail=f"{detail} (machine {row['id']} on Vast.ai)",
         host=str(row.get("machine_id") or ""),
+        since=_number(row.get("start_date")),
     )
 
 
