@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from stemfleet.clouds import vast, vast_api
+from stemfleet.clouds import vast, vast_api, vast_market
 from stemfleet.clouds.base import (
     BadKeyError,
     Certificate,
@@ -123,7 +123,7 @@ def test_what_a_container_is_given(market: VastEmulator, cloud: VastCloud) -> No
     assert plain["runtype"] == "args"
     assert plain["args"] == ["serve"]
     assert plain["cancel_unavail"] is True
-    assert plain["disk"] == vast.DISK_GB
+    assert plain["disk"] == vast_market.DISK_GB
     assert plain["env"] == {
         "-p 8185:8185": "1",
         "STEMSERVE_HOST": "0.0.0.0",

@@ -11,7 +11,7 @@ import os
 import threading
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from stemfleet.clouds import vast_rows
@@ -27,19 +27,10 @@ from stemfleet.clouds.base import (
     UnreachableError,
     WorkerSpec,
 )
-from stemfleet.clouds.offers import choose
-from stemfleet.clouds.vast_api import (
-    DEFAULT_URL,
-    URL_VARIABLE,
-    LeftBehindError,
-    OfferGoneError,
-    VastApi,
-    find_key,
-)
+from stemfleet.clouds.vast_api import DEFAULT_URL, URL_VARIABLE, VastApi, find_key
+from stemfleet.clouds.vast_errors import LeftBehindError, OfferGoneError
+from stemfleet.clouds.vast_market import Market, disk_gb
 from stemfleet.clouds.vast_rows import CERTIFICATE_VARIABLE, PORT
-
-DISK_GB = 40.0
-"""Where a group asks for no more: the image with its weights, and room for songs."""
 
 COMMAND = ("serve",)
 """What the image's entrypoint, `stemserve`, is told; all else is in the environment."""
@@ -47,9 +38,6 @@ COMMAND = ("serve",)
 ENVIRONMENT_LIMIT = 32_768
 CANDIDATES = 12
 """Offers that are tried before a rental is given up: each try takes a turn of seconds."""
-
-FRESH_SECONDS = 60.0
-"""How old the market may be that a candidate is chosen from."""
 
 SEEN_SECONDS = 3.0
 """How old a list of machines may be for who only looks."""
@@ -72,12 +60,7 @@ class _Account:
     """What the threads of a process share of one account."""
 
     api: VastApi
-    market: threading.Lock = field(default_factory=threading.Lock)
-    """Held while an offer is chosen, so that no two threads try the same."""
-    offers: dict[tuple[object, ...], tuple[float, list[Offer]]] = field(default_factory=dict)
-    """The market by what was asked for: as of when, less what was tried since."""
-    claimed: set[str] = field(default_factory=set)
-    """Offers that some thread tries to rent now."""
+    market: Market
     listing: threading.Lock = field(default_factory=threading.Lock)
     """Held while all machines are listed: who comes meanwhile is served with the same list."""
     seen: tuple[float, object, list[Machine]] = (-math.inf, None, [])
@@ -98,7 +81,8 @@ def _account(url: str, key: str) -> _Account:
     """The same one for every thread that asks: they are to take turns."""
     with _finding:
         if (url, key) not in _accounts:
-            _accounts[url, key] = _Account(VastApi(url, key))
+            api = VastApi(url, key)
+            _accounts[url, key] = _Account(api, Market(api))
         return _accounts[url, key]
 
 
@@ -119,8 +103,7 @@ class VastCloud:
 
     def offers(self, want: GpuFilter) -> list[Offer]:
         """What could be rented now, the cheapest work first."""
-        want = _on_this_market(want)
-        return self._choose(self._search(want), want)
+        return self._account.market.offers(want)
 
     def balance(self) -> float | None:
         """The account's credit."""
@@ -148,7 +131,7 @@ class VastCloud:
             return keep
         if found:
             self.destroy(spec.label)
-        return self._rent_another(_on_this_market(want), spec, terms, avoid)
+        return self._rent_another(want, spec, terms, avoid)
 
     def destroy(self, label: str) -> None:
         """Destroy what carries the label until the list shows none, twice in a row.
@@ -181,13 +164,14 @@ class VastCloud:
     def _rent_another(
         self, want: GpuFilter, spec: WorkerSpec, terms: dict[str, Any], avoid: frozenset[str]
     ) -> Machine:
+        market = self._account.market
         secrets = [spec.token, *([spec.certificate.key] if spec.certificate else ())]
         tried: frozenset[str] = frozenset()
         lost = 0
         for _ in range(CANDIDATES):
-            offer = self._claim(want, avoid | tried)
+            offer = market.claim(want, avoid | tried)
             tried |= {offer.host} if offer.host else set()
-            terms |= {"disk": want.disk_gb, "price": offer.usd_per_hour if want.spot else None}
+            terms |= {"disk": disk_gb(want), "price": offer.usd_per_hour if want.spot else None}
             try:
                 id_ = self._api.rent(int(offer.id), secrets, **terms)
             except OfferGoneError:
@@ -206,7 +190,7 @@ class VastCloud:
                     raise
                 continue
             finally:
-                self._account.claimed.discard(offer.id)
+                market.release(offer)
             return self._sole(self._rented(_just_rented(id_, offer, spec.label)), avoid)
         raise NoCapacityError(
             f"{CANDIDATES} offers in a row were gone before they could be rented: "
@@ -286,61 +270,6 @@ class VastCloud:
                 machines = [vast_rows.machine(row) for row in rows]
                 account.seen = (at, change, machines)
             return at, machines
-
-    def _claim(self, want: GpuFilter, avoid: frozenset[str]) -> Offer:
-        """The best offer that no other thread tries."""
-        key = (want.count, want.spot, want.bid_usd_per_hour, want.disk_gb)
-        with self._account.market:
-            at, market = self._account.offers.get(key, (-math.inf, []))
-            best: Offer | None = None
-            if self._pace.now() - at < FRESH_SECONDS:
-                with suppress(NoCapacityError):
-                    best = choose(market, want, avoid)[0]
-            if best is None:
-                # Claims of before count as well: what was rented while the answer came is in it.
-                at, claimed = self._pace.now(), set(self._account.claimed)
-                found = self._search(want)
-                claimed |= self._account.claimed
-                market = [one for one in found if one.id not in claimed]
-                best = self._choose(market or found, want, avoid)[0]
-            left = [one for one in market if (one.host or one.id) != (best.host or best.id)]
-            self._account.offers[key] = (at, left)
-            self._account.claimed.add(best.id)
-            return best
-
-    def _choose(
-        self, market: list[Offer], want: GpuFilter, avoid: frozenset[str] = frozenset()
-    ) -> list[Offer]:
-        try:
-            return choose(market, want, avoid)
-        except NoCapacityError:
-            # The whole market, whatever the count of GPUs: what excludes how many is to be told.
-            return choose(self._search(want, any_count=True), want, avoid)
-
-    def _search(self, want: GpuFilter, *, any_count: bool = False) -> list[Offer]:
-        query: dict[str, Any] = {
-            "rentable": {"eq": True},
-            "rented": {"eq": False},
-            "external": {"eq": False},
-        }
-        if not any_count:
-            query["num_gpus"] = {"eq": want.count}
-        rows = self._api.search(query, spot=want.spot, disk_gb=want.disk_gb or DISK_GB)
-        bid = want.bid_usd_per_hour if want.spot else None
-        found = [vast_rows.offer(row, bid=bid, spot=want.spot) for row in rows]
-        offers = [one for one in found if one is not None]
-        met = [one for one in offers if bid is None or one.usd_per_hour <= bid]
-        if offers and not met:
-            least = min(one.usd_per_hour for one in offers)
-            raise NoCapacityError(
-                f"the bid of {bid:g} $/h is too low: the least that is accepted on Vast.ai now is "
-                f"{least:g} $/h. Raise bidUsdPerHour"
-            )
-        return met
-
-
-def _on_this_market(want: GpuFilter) -> GpuFilter:
-    return replace(want, direct_port=True, disk_gb=want.disk_gb or DISK_GB)
 
 
 def _best(found: list[Machine], avoid: frozenset[str]) -> Machine | None:
