@@ -48,12 +48,12 @@ class Doing:
 def doing(store: Store) -> Doing:
     """What the worker does, by its jobs. If they cannot be read: nothing that gets further."""
     try:
-        running, count = store.newest(JobStatus.RUNNING, 8)
-        waiting = store.count(JobStatus.PENDING)
+        running, waiting = store.running(), store.count(JobStatus.PENDING)
     except (StemserveError, sqlite3.Error) as error:
         _log.warning("the jobs cannot be read: %s", error)
         return Doing(waiting=1, running=0)
-    return Doing(waiting, count, tuple((j.job_id, j.attempts, j.tasks, j.details) for j in running))
+    progress = tuple((job.job_id, job.attempts, job.tasks, job.details) for job in running)
+    return Doing(waiting, len(running), progress)
 
 
 class Lease:

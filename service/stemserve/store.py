@@ -129,6 +129,11 @@ class Store:
             ).fetchall()
             return [_job(row) for row in rows], _count(db, status)
 
+    def running(self) -> list[StoredJob]:
+        """The jobs that run; found at once, however many there are."""
+        with self._transaction() as db:
+            return [_job(row) for row in db.execute("SELECT * FROM jobs WHERE status = 'running'")]
+
     def count(self, status: JobStatus) -> int:
         """How many jobs are in that status."""
         with self._transaction() as db:

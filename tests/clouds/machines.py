@@ -159,8 +159,10 @@ class _StandInHandler(BaseHTTPRequestHandler):
             self._answer(201, {"size": len(content)})
 
     def do_POST(self) -> None:
-        content = self._content()
-        if worker := self._worker():
+        content, worker = self._content(), self._worker()
+        if worker and self.path.startswith("/lease"):
+            self._answer(200, {"lease_ends_at": None})
+        elif worker:
             body = json.loads(content)
             with wave.open(io.BytesIO(worker.songs[body["input_sha256"]])) as song:
                 seconds = song.getnframes() / song.getframerate()
