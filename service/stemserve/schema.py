@@ -368,6 +368,13 @@ class Preset(Contract):
     licences: list[WeightsLicence] | None = Field(
         None, description="Of the weights it uses; null: the worker does not tell"
     )
+    quality: dict[StemName, float] = Field(
+        {}, description="Signal-to-distortion ratio by stem in dB, as others report it"
+    )
+    cost: float | None = Field(
+        None, description="Time for all stems, in times of htdemucs; null: next to none"
+    )
+    cost_vocals: float | None = Field(None, description="The same for vocals and instrumental")
 
 
 class Status(Contract):

@@ -204,6 +204,9 @@ def described() -> list[schema.Preset]:
                 description=recipe.description,
                 stems=list(recipe.stems),
                 available=lacking is None,
+                quality=dict(recipe.quality),
+                cost=round(recipe.cost(recipe.stems), 1) or None,
+                cost_vocals=round(recipe.cost(("vocals",)), 1) or None,
                 lacks=lacking,
                 licences=[
                     schema.WeightsLicence(
