@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import subprocess
 import sys
@@ -26,6 +25,7 @@ PREFIX = "stemfleet.dev."
 LABELS = [f"{PREFIX}gpu-{i}.0a1b2c3d" for i in range(3)]
 FOREIGN = "stemfleet.development.gpu-0.0a1b2c3d"
 SEEDS = range(10)
+KILLS = range(5)
 
 
 @pytest.fixture
@@ -89,19 +89,23 @@ def test_whatever_goes_wrong_in_whatever_order_nothing_is_left(
 RENTS = """
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from tests.infra.test_vast_chaos import LABELS, rent
+from stemfleet.clouds.base import GpuFilter, WorkerSpec
+from stemfleet.clouds.vast import VastCloud
+def rent(label):
+    spec = WorkerSpec(label, "center", "the-stacks-token", "ghcr.io/example/worker:1")
+    VastCloud().rent(GpuFilter(), spec)
 with ThreadPoolExecutor(4) as threads:
-    list(threads.map(rent, LABELS))
+    list(threads.map(rent, sys.argv[1:]))
 """
 
 
-@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("seed", KILLS)
 def test_what_a_killed_process_had_rented_is_adopted_by_the_next(
     market: VastEmulator, seed: int
 ) -> None:
     # Each machine is made at once, and the answer takes a while: there the process may die.
     market.faults.arm("rent", Fault(lands=True, delay=0.15), count=3)
-    process = subprocess.Popen([sys.executable, "-c", RENTS], env=os.environ | {"PYTHONPATH": "."})
+    process = subprocess.Popen([sys.executable, "-c", RENTS, *LABELS])
     calls = random.Random(seed).randint(1, 12)
     eventually(lambda: len(market.ledger.calls()) >= calls or process.poll() is not None)
     process.kill()
