@@ -7,6 +7,7 @@ import logging
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
+from datetime import datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,9 @@ from tests.service.worker import STAND_IN, eventually, post, running_worker, unt
 IDLE_S, LEASE_S = 900.0, 7200.0
 SOON = 0.002
 """Minutes that are over as soon as the worker looks."""
+
+LATER = timedelta(seconds=0.1)
+"""More than two looks at one end differ."""
 
 steps = st.floats(1, 4000)
 
@@ -339,13 +343,32 @@ def test_a_lease_is_renewed_by_whoever_asks(data_dir: Path) -> None:
     with running_worker(data_dir, separation_command=STAND_IN, lease_hours=12) as worker:
         worker.wait_ready()
         with worker.client() as client:
-            before = client.get("/status").json()["lease_ends_at"]
-            after = client.post("/lease").json()["lease_ends_at"]
-            assert before < after
-            status = client.get("/status").json()
-            assert after <= status["lease_ends_at"]
-            client.post("/lease", params={"expect_work": True})
-            assert client.get("/status").json()["idle_seconds"] < status["idle_seconds"]
+
+            def renewed(**params: bool) -> datetime:
+                answer = client.post("/lease", params=params).json()
+                return datetime.fromisoformat(answer["lease_ends_at"])
+
+            before = ends_at(client)
+            eventually(renewed, lambda after: after - before > LATER)
+            assert ends_at(client) - before > LATER
+
+            idle = client.get("/status").json()["idle_seconds"]
+            renewed(expect_work=True)
+            assert client.get("/status").json()["idle_seconds"] < idle
+
+
+def ends_at(client: httpx.Client) -> datetime:
+    """When the worker's lease ends."""
+    return datetime.fromisoformat(client.get("/status").json()["lease_ends_at"])
+
+
+def test_a_job_that_gets_further_renews_the_lease(data_dir: Path) -> None:
+    with running_worker(data_dir, separation_command=STAND_IN, lease_hours=12) as worker:
+        worker.wait_ready()
+        with worker.client() as client:
+            before = ends_at(client)
+            post(client, b"hold")
+            eventually(lambda: ends_at(client), lambda after: after - before > LATER)
 
 
 def test_a_worker_without_a_lease_says_so(data_dir: Path) -> None:
