@@ -127,6 +127,21 @@ def test_the_container_command_fetches_a_url(song: Path, tmp_path: Path) -> None
     assert (tmp_path / "vocals.wav").exists()
 
 
+def test_the_container_command_runs_networks_and_bounds_their_memory(
+    song: Path, tmp_path: Path
+) -> None:
+    from tests.service.networks import HT, make_checkpoint
+
+    weights = tmp_path / "weights"
+    weights.mkdir()
+    make_checkpoint(weights, HT)
+    words = ("demucs-separate", "--input", song, "--output", tmp_path, "--chunk-size", 700_000)
+    done = call(*words, preset="htdemucs", weights=str(weights), threads="2")
+    assert done.returncode == 0, done.stdout
+    assert {"vocals.wav", "instrumental.mp3"} <= {path.name for path in tmp_path.iterdir()}
+    assert "2 Demucs windows" in (tmp_path / "demucs.log").read_text()
+
+
 def test_the_container_command_tells_its_version() -> None:
     done = call("demucs-separate", "--version")
     assert done.returncode == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -90,12 +91,66 @@ def test_what_is_asked_for_is_what_is_made(
 
 
 def test_every_parameter_reaches_the_separation(client: httpx.Client) -> None:
-    job_id = post(client, b"copy", interval_cut="1.5, 3", format="flac", bit_depth="24", mono=True)
+    job_id = post(
+        client,
+        b"copy",
+        interval_cut="1.5, 3",
+        format="flac",
+        bit_depth="24",
+        mono=True,
+        range={"start_seconds": 1, "end_seconds": 4.5},
+        clip="rescale",
+        strict=True,
+        stems=["no_drums", "vocals"],
+        input_name="a song.wav",
+    )
     ended(client, job_id)
     log = client.get(f"/job/{job_id}/logs").json()["logs"]
+    assert '"range": {"start_seconds": 1.0, "end_seconds": 4.5}' in log
+    assert '"clip": "rescale"' in log
+    assert '"strict": true' in log
+    assert '"stems": ["vocals", "no_drums"]' in log
+    assert f'"input_sha256": "{hashlib.sha256(b"copy").hexdigest()}"' in log
+    assert '"input_name": "a song.wav"' in log
     assert '"cut_points": [1.5, 3.0]' in log
     assert '"bit_depth": "24"' in log
     assert '"mono": true' in log
+
+
+def test_whether_damage_fails_a_job_is_the_workers_choice_unless_said(data_dir: Path) -> None:
+    with (
+        running_worker(data_dir, separation_command=STAND_IN, strict=True) as worker,
+        worker.client() as client,
+    ):
+        worker.wait_ready()
+        for asked, told in ((None, "true"), (False, "false")):
+            job_id = post(client, b"copy", strict=asked)
+            ended(client, job_id)
+            log = client.get(f"/job/{job_id}/logs").json()["logs"]
+            assert f'"strict": {told}' in log
+
+
+@pytest.mark.parametrize(
+    ("asked", "says"),
+    [
+        ({"range": {"start_seconds": 5, "end_seconds": 5}}, "more than start_seconds"),
+        ({"range": {"start_seconds": -1}}, "greater than or equal to 0"),
+        ({"format": "stem.mp4", "stems": ["vocals"]}, "leave out stems"),
+        ({"format": "stem.mp4", "mono": True}, "leave out mono"),
+        ({"format": "opus", "bit_depth": "16"}, "none"),
+        ({"clip": "loud"}, "rescale"),
+    ],
+)
+def test_what_has_no_meaning_is_refused(
+    client: httpx.Client, asked: dict[str, object], says: str
+) -> None:
+    body = {"input_sha256": upload(client, b"copy"), **asked}
+    assert says in is_problem(client.post("/job", json=body), 422, "invalid-request")["detail"]
+
+
+def test_a_stem_file_needs_a_preset_with_its_stems(client: httpx.Client) -> None:
+    body = {"input_sha256": upload(client, b"copy"), "format": "stem.mp4"}
+    assert is_problem(client.post("/job", json=body), 422, "unknown-name")["choices"]
 
 
 def test_the_same_request_is_the_same_job(client: httpx.Client) -> None:
@@ -122,6 +177,7 @@ def test_an_id_of_the_callers_own(client: httpx.Client) -> None:
         ({"preset": "others"}, "other"),
         ({"stems": ["vocal"]}, "vocals"),
         ({"stems": ["vocals", "drum"]}, "drums"),
+        ({"stems": ["no_drum"]}, "no_drums"),
         ({"preset": "other", "stems": ["vocals"]}, "drums"),
     ],
 )

@@ -17,9 +17,11 @@ from stemserve.audio import Block
 from stemserve.audio.encode import Encoder, Encoding
 from stemserve.audio.tags import Cover, Tags, read_tags
 from stemserve.schema import SIDECAR, STEM_FILE_STEMS, StemFormat
+from stemserve.separation.presets import PRESETS
 from stemserve.task import Advanced, Failed, Finished, Logged, SeparationTask
 
 from tests.sample import SONG
+from tests.service.networks import make_weights
 from tests.service.separating import SeparationProcess, separation_process, task
 from tests.service.sounds import cover_picture, read_audio, tones, write_audio
 
@@ -65,9 +67,13 @@ def told(folder: Path) -> dict[str, Any]:
     return said
 
 
-def killed_when(asked: SeparationTask, enough: Callable[[Advanced], bool]) -> None:
+def killed_when(
+    asked: SeparationTask, enough: Callable[[Advanced], bool], weights: str = ""
+) -> None:
     """Begin a task in a process of its own, which is killed once it is far enough."""
-    with separation_process(fate=-signal.SIGKILL) as running:
+    with separation_process(
+        fate=-signal.SIGKILL, STEMSERVE_WEIGHTS=weights, OMP_NUM_THREADS="1"
+    ) as running:
         running.send(asked)
         while True:
             event = running.next()
@@ -110,6 +116,33 @@ def test_a_killed_task_goes_on_behind_its_last_finished_segment(
     counts = [e.details.completed_segments for e in events if isinstance(e, Advanced)]
     assert set(counts) - {0} == {2, 3, 4}
     assert not (tmp_path / "out" / ".partial").exists()
+
+
+def test_a_killed_task_of_networks_goes_on_too(noise: Path, tmp_path: Path) -> None:
+    make_weights(tmp_path, PRESETS["htdemucs_ft"])
+    weights = str(tmp_path)
+    place = {"start_seconds": 1.0, "end_seconds": 4.5}
+    changes = {"preset": "htdemucs_ft", "stems": ["no_drums"], "range": place}
+    killed_when(
+        task(noise, tmp_path / "out", cut_points=[2, 3, 4], **changes),
+        in_third_segment,
+        weights,
+    )
+    with separation_process(
+        deadline_s=200, STEMSERVE_WEIGHTS=weights, OMP_NUM_THREADS="1"
+    ) as running:
+        done(running, task(noise, tmp_path / "undisturbed", **changes))
+        running.send(task(noise, tmp_path / "out", **changes))
+        *events, last = running.events()
+    assert isinstance(last, Finished)
+    assert any(isinstance(e, Logged) and "goes on at 3.0 s" in e.line for e in events)
+    resumed, undisturbed = (stem(tmp_path / run, "no_drums") for run in ("out", "undisturbed"))
+    assert np.abs(resumed - undisturbed).max() <= 1e-6
+    files = told(tmp_path / "out")["maker"]["weights"]
+    assert len(files) == 4
+    # Those of the drums were read, the others not.
+    assert sum(file["sha256"] is not None for file in files) == 1
+    assert not any(file["granted"] for file in files)
 
 
 @pytest.mark.parametrize(

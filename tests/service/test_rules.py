@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from stemserve.errors import SettingsError, UnknownNameError
 from stemserve.jobfiles import JobFiles
-from stemserve.jobs import resolve
+from stemserve.jobs import JobContent, resolve
 from stemserve.names import nearest
 from stemserve.schema import JobRequest, Preset, derived_stems
 from stemserve.settings import Settings
@@ -76,6 +77,23 @@ def test_the_same_cuts_in_other_words_make_no_other_job(cuts: list[int], spaces:
         for text in (plain, fancy)
     )
     assert first.digest() == second.digest()
+
+
+def test_a_job_from_before_there_were_ranges_is_still_the_same_job() -> None:
+    """Its content is stored as text: what is new must not show in it by its default."""
+    content = resolve(JobRequest(input_sha256="0" * 64), PRESETS, "center")
+    assert json.loads(content.text()) == {
+        "input_url": None,
+        "input_sha256": "0" * 64,
+        "preset": "center",
+        "stems": ["vocals", "instrumental"],
+        "format": "wav",
+        "bit_depth": None,
+        "mono": False,
+        "template_mp3": True,
+        "cut_points": [],
+    }
+    assert JobContent.model_validate_json(content.text()) == content
 
 
 @given(name=st.text(alphabet="abcdefgh", min_size=1, max_size=8))

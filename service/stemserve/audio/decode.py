@@ -98,10 +98,16 @@ def probe(path: Path) -> AudioFacts:
     elif formats & _KEEPS_ITS_PROMISE and held + _SLACK_SECONDS < declared:
         damage.append(f"The file is damaged: {declared - held:.1f} s in it cannot be read.")
     frames = round((held or declared) * rate)
-    whole = round(declared * rate) if "mp4" in formats and declared else None
-    if whole is not None and 0 < frames - whole < _SLACK_SECONDS * rate:
-        frames = whole
-    return AudioFacts(rate, min(len(names), 2), frames, tuple(remarks), tuple(damage), whole)
+    whole = round(declared * rate) if "mp4" in formats else 0
+    padded = whole > 0 and 0 < frames - whole < _SLACK_SECONDS * rate
+    return AudioFacts(
+        rate,
+        min(len(names), 2),
+        whole if padded else frames,
+        tuple(remarks),
+        tuple(damage),
+        whole if padded else None,
+    )
 
 
 def decode(

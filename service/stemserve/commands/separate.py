@@ -24,10 +24,15 @@ def separate(
     stems: Annotated[
         str,
         typer.Option(
-            metavar="A,B", help="Which, or 'all'. Default: vocals and instrumental, else all."
+            metavar="A,B",
+            help="Which, or 'all'; no_drums and the like are the mix without. "
+            "Default: vocals and instrumental, else all.",
         ),
     ] = "",
-    stem_format: Annotated[str, typer.Option("--format", help="The stems' file format.")] = "wav",
+    stem_format: Annotated[
+        str,
+        typer.Option("--format", help="wav, flac, mp3, opus, m4a; stem.mp4 for DJs."),
+    ] = "wav",
     bit_depth: Annotated[
         str | None, typer.Option(metavar="16|24|32f", help="Default: 32f for wav, 16 for flac.")
     ] = None,
@@ -35,6 +40,21 @@ def separate(
     interval_cut: Annotated[
         str | None, typer.Option(metavar="SECONDS,…", help="Where segments end: 300,600,900.")
     ] = None,
+    at: Annotated[
+        str | None,
+        typer.Option(metavar="FROM-TO", help="A part of each: 60-90 or 1:00-1:30."),
+    ] = None,
+    clip: Annotated[
+        str,
+        typer.Option(
+            metavar="none|rescale|clamp",
+            help="Stems beyond full scale: kept where the format can, all turned down, or held.",
+        ),
+    ] = "none",
+    strict: Annotated[
+        bool,
+        typer.Option("--strict", help="Fail over a damaged input; else take what can be decoded."),
+    ] = False,
     licence: Annotated[
         str | None,
         typer.Option(metavar="any|granted", help="Refuse presets whose weights carry no grant."),
@@ -58,8 +78,18 @@ def separate(
         "bit_depth": bit_depth,
         "mono": mono or None,
         "interval_cut": interval_cut,
+        "range": None if at is None else _range(at),
+        "clip": clip,
+        "strict": strict or None,
     }
     outcomes = separate_all(inputs, out, Settings.load(licence=licence), wishes)
     if as_json:
         print_json({"tracks": [outcome.as_json() for outcome in outcomes]})
     raise typer.Exit(exit_code(sum(o.finished is not None for o in outcomes), len(outcomes)))
+
+
+def _range(at: str) -> dict[str, float]:
+    from stemserve.comparison.excerpt import parse_span
+
+    start, end = parse_span(at)
+    return {"start_seconds": start, "end_seconds": end}

@@ -45,14 +45,15 @@ def post_job(request: JobRequest, worker: Worker) -> JobCreated:
     """Queue a job. The same job posted again is the job that is there."""
     if not worker.runner.presets:
         raise NotReadyError(f"Models not ready: {worker.runner.unready}")
-    content = resolve(request, worker.runner.presets, worker.settings.preset)
+    settings = worker.settings
+    content = resolve(request, worker.runner.presets, settings.preset, strict=settings.strict)
     if content.input_sha256 is not None:
         worker.inputs.path(content.input_sha256)
         job_id = request.job_id or content.digest()
     else:
         job_id = request.job_id or secrets.token_hex(16)
     with worker.lease.taking_work():
-        job = worker.store.add(job_id, content, request.input_name, worker.settings.queue_limit)
+        job = worker.store.add(job_id, content, request.input_name, settings.queue_limit)
     from_thread.run_sync(worker.runner.wake)
     return JobCreated(job_id=job.job_id, status=job.status, message=_MESSAGES[job.status])
 

@@ -7,8 +7,8 @@ seconds, and gives the same file.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -21,6 +21,8 @@ from stemserve.audio.wav import WavFile
 from stemserve.schema import STEM_FILE_STEMS, StemFormat
 from stemserve.separation.outputs import Output
 from stemserve.separation.segments import Segments, StoppedError
+
+_BREATH_SECONDS = 0.25
 
 
 class Encodings:
@@ -74,8 +76,13 @@ class Encodings:
             if future.done():
                 future.result()
 
-    def finish(self) -> dict[str, int]:
-        """Wait for all files, once the samples are; how many were held at full scale in each."""
+    def finish(self, breathe: Callable[[], None]) -> dict[str, int]:
+        """Wait for all files, once the samples are; how many were held at full scale in each.
+
+        ``breathe`` is called now and then, and may raise to give up.
+        """
+        while wait(self._running.values(), _BREATH_SECONDS).not_done:
+            breathe()
         return {name: future.result() for name, future in self._running.items()}
 
     def _encode(self, output: Output) -> int:

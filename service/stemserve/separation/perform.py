@@ -34,8 +34,9 @@ from stemserve.separation.mixdown import separated
 from stemserve.separation.outputs import Output, in_place, kept, outputs
 from stemserve.separation.presets import check_stems, find_preset
 from stemserve.separation.progress import Emit, Progress
+from stemserve.separation.recipes import Recipe
 from stemserve.separation.segments import Segments, in_segments
-from stemserve.separation.separators import Separator, Span, open_separator
+from stemserve.separation.separators import Separator, Span, how_it_runs, open_separator
 from stemserve.task import Finished, Logged, SeparationTask
 
 SEGMENT_SECONDS = 300
@@ -63,11 +64,12 @@ def perform(task: SeparationTask, emit: Emit) -> Finished:
     span = _span(task, facts)
     width = "mono" if facts.channels == 1 else "stereo"
     emit(Logged(line=f"{facts.seconds:.1f} s in {width} at {facts.rate} Hz, by {recipe.name}"))
+    if how := how_it_runs(recipe):
+        emit(Logged(line=f"networks run {how}"))
     remarks = [*facts.remarks, *facts.damage]
     for remark in remarks:
         emit(Logged(line=remark))
-    made_by = sidecar.maker(recipe.name, recipe.weights)
-    work = _Work(task, separator, recipe.stems, facts, span, made, made_by, remarks)
+    work = _Work(task, recipe, separator, facts, span, made, remarks)
     ends = tuple(end - span.start for end in _ends(task, facts, span))
     progress.cut(facts.rate, (facts.frames if span.end is None else span.end) - span.start, ends)
     progress.begin("inference")
@@ -84,13 +86,11 @@ class _Work:
     """A task whose input is known."""
 
     task: SeparationTask
+    recipe: Recipe
     separator: Separator
-    own: tuple[str, ...]
-    """The stems that it gives."""
     facts: AudioFacts
     span: Span
     outputs: tuple[Output, ...]
-    made_by: sidecar.Maker
     remarks: list[str]
 
     def do(
@@ -114,7 +114,7 @@ class _Work:
             ) as encodings:
                 self._separate(segments, ends, began, progress, encodings)
                 progress.begin("conversion")
-                held = encodings.finish()
+                held = encodings.finish(progress.breathe)
             for output in self.outputs:
                 if in_place(output, task):
                     (stem,) = output.stems
@@ -153,7 +153,7 @@ class _Work:
 
         parts = separated(
             self.separator,
-            self.own,
+            self.recipe.stems,
             decode(task.input_path, facts, strict=task.strict, remark=remark),
             facts.rate,
             tuple(kept(task)),
@@ -172,14 +172,18 @@ class _Work:
 
     def _key(self, digest: str) -> str:
         """A digest of all that the samples depend on."""
-        task = self.task
+        task, maker = self.task, sidecar.maker(self.recipe)
+        found = [path for file in self.recipe.weights if (path := file.find())]
         on = {
             "input": digest,
-            "maker": self.made_by.model_dump(mode="json"),
+            "maker": maker.model_dump(mode="json", exclude={"weights"}),
+            # What a file holds is known only once a network was read from it.
+            "weights": [[p.name, p.stat().st_size, p.stat().st_mtime_ns] for p in found],
             "span": [self.span.start, self.span.end],
             "kept": {stem: [how.depth, how.mono] for stem, how in kept(task).items()},
             "clip": task.clip,
             "strict": task.strict,
+            "how": how_it_runs(self.recipe),
         }
         return hashlib.sha256(json.dumps(on, sort_keys=True).encode()).hexdigest()
 
@@ -203,7 +207,7 @@ class _Work:
                 range=task.range,
                 strict=task.strict,
             ),
-            maker=self.made_by,
+            maker=sidecar.maker(self.recipe),
             created=sidecar.now(),
             seconds=round(seconds, 3),
             realtime=round(frames / max(seconds, 1e-3), 2),

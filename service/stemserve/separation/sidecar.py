@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterable
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 
@@ -11,8 +10,8 @@ from pydantic import BaseModel, ConfigDict
 
 from stemserve.schema import BitDepth, Clip, Range, Sha256, StemFormat
 from stemserve.separation.device import device_name
+from stemserve.separation.recipes import Recipe
 from stemserve.weights import records
-from stemserve.weights.files import WeightFile
 
 _PACKAGES = ("stemfleet", "av", "demucs", "numpy", "onnx", "onnxruntime", "scipy", "soxr", "torch")
 
@@ -91,10 +90,10 @@ class Sidecar(BaseModel):
     """What a person would want to know of the input."""
 
 
-def maker(preset: str, weights: Iterable[WeightFile]) -> Maker:
-    """What makes the samples of a preset here, with its weights as they are now."""
+def maker(recipe: Recipe) -> Maker:
+    """What makes the samples of that preset here, with its weights as they are now."""
     return Maker(
-        preset=preset,
+        preset=recipe.name,
         weights=tuple(
             Weights(
                 file=file.published,
@@ -102,7 +101,7 @@ def maker(preset: str, weights: Iterable[WeightFile]) -> Maker:
                 licence=file.licence.name,
                 granted=file.licence.granted,
             )
-            for file in weights
+            for file in recipe.weights
         ),
         versions={name: found for name in _PACKAGES if (found := _version(name))},
         device=device_name(),
