@@ -196,7 +196,6 @@ class Instance:
             "PUBLIC_IPADDR": "127.0.0.1",
             "GPU_COUNT": str(self.offer["num_gpus"]),
             f"VAST_TCP_PORT_{WORKER_PORT}": "0",
-            "VAST_URL": self.url,
             "STEMSERVE_VAST_URL": self.url,
         }
 

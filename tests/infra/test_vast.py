@@ -27,6 +27,7 @@ from stemfleet.clouds.vast import VastCloud
 
 from tests.clouds.clock import Clock
 from tests.clouds.faults import Fault
+from tests.clouds.machines import RealWorker
 from tests.clouds.vast import VastEmulator
 from tests.clouds.vast_market import make_market, make_offer
 from tests.infra.conftest import eventually
@@ -524,3 +525,15 @@ def test_an_error_does_not_quote_secrets_that_the_cloud_sends_back(
 def test_a_call_takes_no_longer_than_it_may(market: VastEmulator) -> None:
     assert VastCloud()._api._sdk.client.timeout == vast_api.TIMEOUT_SECONDS
     assert VastCloud()._api._sdk.client.retry == 1
+
+
+def test_a_worker_that_nobody_needs_ends_its_own_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    with VastEmulator(clock=Clock(FAST), start=RealWorker) as market:
+        for name, value in market.environment().items():
+            monkeypatch.setenv(name, value)
+        cloud = VastCloud()
+        cloud.rent(WANT, spec(idle_minutes=0.02))
+        contract = market.ledger.contracts(PREFIX)[0]
+        eventually(lambda: cloud.machines(PREFIX) == [] or None, seconds=60)
+        assert (contract.alive, contract.ended_by) == (False, "its own key")
+        assert market.ledger.alive(PREFIX) == []
