@@ -127,11 +127,10 @@ def test_the_container_command_fetches_a_url(song: Path, tmp_path: Path) -> None
     assert (tmp_path / "vocals.wav").exists()
 
 
-def test_the_container_command_runs_networks_and_bounds_their_memory(
-    song: Path, tmp_path: Path
-) -> None:
+def test_the_container_command_runs_networks_and_bounds_their_memory(tmp_path: Path) -> None:
     from tests.service.networks import HT, make_checkpoint
 
+    song = write_audio(tmp_path / "song.wav", tones(RATE // 2), RATE, "pcm_s16le")
     weights = tmp_path / "weights"
     weights.mkdir()
     make_checkpoint(weights, HT)

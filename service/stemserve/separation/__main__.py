@@ -5,6 +5,7 @@ See ``loop`` for the conversation. Whatever a library prints goes to standard er
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
@@ -16,6 +17,8 @@ def main() -> None:
     """Serve tasks until standard input ends."""
     # A terminal's Ctrl-C reaches the whole group; whether to stop is the parent's decision.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    logging.basicConfig(format="%(message)s")  # to standard error, and so into the job's log
+    logging.getLogger("stemserve").setLevel(logging.INFO)
     with os.fdopen(os.dup(1), "wb") as events:
         os.dup2(2, 1)
         try:

@@ -114,10 +114,9 @@ def _download(entry: Entry, url: str, part: Path, progress: Progress) -> None:
                 reason = str(error) or type(error).__name__
             failures = 0 if _size(part) > had else failures + 1
             if failures >= ATTEMPTS or time.monotonic() > deadline:
-                raise WeightsFetchError(
-                    f"{url} cannot be fetched: {reason}. "
-                    f"{_size(part):,} bytes of it are kept for the next fetch."
-                )
+                kept = _size(part)
+                rest = f" {kept:,} bytes of it are kept for the next fetch." if kept else ""
+                raise WeightsFetchError(f"{url} cannot be fetched: {reason}.{rest}")
             time.sleep(min(_PAUSE_S * 2**failures, _LONGEST_PAUSE_S))
 
 
