@@ -116,6 +116,7 @@ class Group(_Checked):
     preset: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")] = "center"
     image: Annotated[Name | None, Field(validate_default=True)] = None
     gpu: Annotated[Gpu | None, Field(validate_default=True)] = None
+    minRealtime: Positive | None = None  # noqa: N815
     idleMinutes: Limit | None = None  # noqa: N815
     leaseHours: Limit | None = None  # noqa: N815
 

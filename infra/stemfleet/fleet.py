@@ -129,4 +129,6 @@ def _declare(
         "idleMinutes": group.idle_minutes,
         "leaseHours": group.lease_hours,
     }
-    return inputs, SLOT_TYPES[group.cloud](slot, {**inputs, **shared}, opts)
+    declared = SLOT_TYPES[group.cloud](slot, {**inputs, **shared}, opts)
+    # Only who measures it needs to know: that it is asked for changes nothing about a machine.
+    return {**inputs, "minRealtime": group.minRealtime}, declared

@@ -81,6 +81,7 @@ def _await_all(props: dict[str, Any], known: dict[str, float]) -> dict[str, Any]
             find_cloud(slot["cloud"]),
             gpu_filter(slot["want"]),
             worker_spec({**slot, **shared}),
+            float(slot.get("minRealtime") or 0.0),
         )
         for slot in props["slots"]
     ]

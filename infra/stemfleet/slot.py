@@ -24,6 +24,7 @@ from pulumi.dynamic import (
 from stemfleet.clouds.base import Certificate, GpuFilter, Machine, MachineState, WorkerSpec
 from stemfleet.clouds.label import slot_label
 from stemfleet.clouds.registry import find_cloud, on_bare_port
+from stemfleet.duds import remembered
 from stemfleet.errors import shown_plainly
 
 FIXED = (
@@ -119,7 +120,8 @@ class SlotProvider(ResourceProvider):
     def create(self, props: dict[str, Any]) -> CreateResult:
         """Find or rent, and return at once: from the renting on, nothing here can fail."""
         spec = worker_spec(props)
-        machine = find_cloud(props["cloud"]).rent(gpu_filter(props["want"]), spec)
+        cloud = props["cloud"]
+        machine = find_cloud(cloud).rent(gpu_filter(props["want"]), spec, remembered(cloud))
         return CreateResult(spec.label, {**_kept(props), **_facts(machine)})
 
     @shown_plainly

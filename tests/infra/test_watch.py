@@ -10,6 +10,7 @@ import pytest
 from stemfleet import watch
 from stemfleet.clouds.base import GpuFilter, Machine, MachineState, UnreachableError, WorkerSpec
 from stemfleet.clouds.local import LocalCloud
+from stemfleet.duds import remembered
 from stemfleet.errors import FleetError
 from stemfleet.identity import make_certificate
 from stemfleet.watch import STARTS, Proven, Wanted, Watch
@@ -27,6 +28,7 @@ class Fleet:
         count: int = 2,
         preset: str = "center",
         idle_minutes: float | None = None,
+        min_realtime: float = 0.0,
     ) -> None:
         self.cloud = cloud
         self.said: list[str] = []
@@ -36,6 +38,7 @@ class Fleet:
                 cloud,
                 GpuFilter(),
                 WorkerSpec(f"{PREFIX}dev-{i}.0a1b2c3d", preset, TOKEN, idle_minutes=idle_minutes),
+                min_realtime,
             )
             for i in range(count)
         ]
@@ -78,7 +81,7 @@ def test_every_worker_is_given_a_song_and_told_apart(cloud: LocalCloud) -> None:
 
 
 def test_a_worker_that_has_proven_itself_is_not_disturbed(cloud: LocalCloud) -> None:
-    fleet = Fleet(cloud)
+    fleet = Fleet(cloud, min_realtime=3)
     old, new = fleet.rented
     proven = fleet.watch(known={old.id: 3.5})
     assert proven[0].realtime == 3.5
@@ -141,6 +144,42 @@ def test_a_slot_that_only_gets_duds_is_given_up_with_its_reason(
     assert len([line for line in fleet.said if "is replaced" in line]) == STARTS - 1
     log = told.partition("log: ")[2].partition(f" ({STARTS} workers")[0]
     assert Path(log).is_file()
+
+
+class Hosts(LocalCloud):
+    """This machine, as if each worker had another physical machine to itself."""
+
+    name = "vast"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.avoided: list[frozenset[str]] = []
+
+    def machines(self, label_prefix: str) -> list[Machine]:
+        """Each on a host that is named like the worker."""
+        return [replace(one, host=f"host of {one.id}") for one in super().machines(label_prefix)]
+
+    def rent(
+        self, want: GpuFilter, spec: WorkerSpec, avoid: frozenset[str] = frozenset()
+    ) -> Machine:
+        """As ever; notes what was to be avoided."""
+        self.avoided.append(avoid)
+        machine = super().rent(want, spec, avoid)
+        return replace(machine, host=f"host of {machine.id}")
+
+
+def test_a_worker_that_is_too_slow_is_a_dud_and_its_machine_avoided_for_a_day(
+    cloud: LocalCloud,
+) -> None:
+    del cloud
+    hosts = Hosts()
+    fleet = Fleet(hosts, 1, min_realtime=7)
+    told = fleet.failure()
+    assert "it separates at 6 × realtime, the group asks for 7" in told
+    first, second = hosts.avoided[-2:]
+    assert first == {f"host of {fleet.rented[0].id}"}
+    assert first < second
+    assert second < remembered("vast"), "the last one as well"
 
 
 def test_no_wait_is_longer_than_asked(cloud: LocalCloud, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,8 +26,8 @@ def instance_dir(process: psutil.Process) -> Path | None:
     mark, and keeps it when the worker is gone.
     """
     try:
-        if is_worker(process):
-            command = process.cmdline()
+        command = process.cmdline()  # read once: it may end at any time, and then has none
+        if _is_workers(command):
             return Path(command[command.index("--data-dir") + 1]).parent
         marked = process.environ().get(MARK)
         return Path(marked) if marked else None
@@ -38,10 +38,13 @@ def instance_dir(process: psutil.Process) -> Path | None:
 def is_worker(process: psutil.Process) -> bool:
     """Whether this is a worker itself, not something that one has started."""
     try:
-        command = process.cmdline()
-        return "--socket-fd" in command and "--data-dir" in command[:-1]
+        return _is_workers(process.cmdline())
     except psutil.Error:
         return False
+
+
+def _is_workers(command: list[str]) -> bool:
+    return "--socket-fd" in command and "--data-dir" in command[:-1]
 
 
 def processes_under(root: Path) -> dict[Path, list[psutil.Process]]:
