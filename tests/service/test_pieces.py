@@ -138,6 +138,7 @@ def test_a_killed_task_of_networks_goes_on_too(noise: Path, tmp_path: Path) -> N
     assert any(isinstance(e, Logged) and "goes on at 3.0 s" in e.line for e in events)
     resumed, undisturbed = (stem(tmp_path / run, "no_drums") for run in ("out", "undisturbed"))
     assert np.abs(resumed - undisturbed).max() <= 1e-6
+    assert "on cpu in " in told(tmp_path / "out")["maker"]["networks_run"]
     files = told(tmp_path / "out")["maker"]["weights"]
     assert len(files) == 4
     # Those of the drums were read, the others not.
@@ -312,6 +313,7 @@ def test_the_sidecar_tells_how_the_files_were_made(
     assert said["parameters"]["bit_depth"] == "16"
     assert said["maker"]["preset"] == "center"
     assert said["maker"]["weights"] == []
+    assert said["maker"]["networks_run"] is None
     assert said["maker"]["device"] == process.started.device
     assert {"stemfleet", "numpy", "av"} <= set(said["maker"]["versions"])
     assert said["realtime"] == pytest.approx(16 / said["seconds"], rel=0.01)

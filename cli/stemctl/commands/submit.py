@@ -31,11 +31,13 @@ def submit(
         typer.Option(
             "--stems",
             metavar="A,B",
-            help="Which stems, or 'all'. Default: vocals and instrumental, else all.",
+            help="Which stems, or 'all'; no_drums and the like are the mix without. "
+            "Default: vocals and instrumental, else all.",
         ),
     ] = "",
     stem_format: Annotated[
-        str, typer.Option("--format", metavar="wav|flac|mp3", help="The stems' file format.")
+        str,
+        typer.Option("--format", help="wav, flac, mp3, opus, m4a; stem.mp4 for DJs."),
     ] = "wav",
     bit_depth: Annotated[
         str | None,

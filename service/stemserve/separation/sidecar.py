@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict
 from stemserve.schema import BitDepth, Clip, Range, Sha256, StemFormat
 from stemserve.separation.device import device_name
 from stemserve.separation.recipes import Recipe
+from stemserve.separation.separators import how_it_runs
 from stemserve.weights import records
 
 _PACKAGES = ("stemfleet", "av", "demucs", "numpy", "onnx", "onnxruntime", "scipy", "soxr", "torch")
@@ -65,6 +66,8 @@ class Maker(BaseModel):
     weights: tuple[Weights, ...]
     versions: dict[str, str]
     device: str
+    networks_run: str | None
+    """On what and in which precision; null: there are none."""
     machine: str
 
 
@@ -105,6 +108,7 @@ def maker(recipe: Recipe) -> Maker:
         ),
         versions={name: found for name in _PACKAGES if (found := _version(name))},
         device=device_name(),
+        networks_run=how_it_runs(recipe),
         machine=f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
     )
 
