@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 import sys
 import time
 from contextlib import suppress
@@ -142,6 +143,7 @@ def separate(
 
 def _separate(run: Run, asked: Asked) -> None:
     from stemserve.direct import (
+        SCRATCH,
         content_of,
         input_name,
         input_path,
@@ -173,6 +175,8 @@ def _separate(run: Run, asked: Asked) -> None:
             f"--chunk-size {asked.chunk_size}: no more samples than that go through a network at "
             "once, yet one window at least; the result is the same"
         )
+    for left in run.files.folder.glob(f"{SCRATCH}*"):  # of a run that was killed
+        shutil.rmtree(left, ignore_errors=True)
     run.show(JobState.DEMUCS)
     run_until_signal(work)
     run.show(JobState.COMPLETED)

@@ -35,6 +35,9 @@ from stemserve.task import Advanced, Failed, Finished, Logged, SeparationTask
 T = TypeVar("T")
 Note = Callable[[Advanced | Logged], None]
 
+SCRATCH = ".input-"
+"""How the names of the directories of `scratch` begin."""
+
 _NO_DIGEST = "0" * 64
 _URLS = ("http://", "https://")
 
@@ -196,7 +199,7 @@ def content_of(presets: list[Preset], settings: Settings, **wishes: object) -> J
 @contextmanager
 def scratch(place: Path) -> Iterator[Path]:
     """A directory in ``place`` for what is fetched, gone afterwards."""
-    with tempfile.TemporaryDirectory(prefix=".input-", dir=place) as path:
+    with tempfile.TemporaryDirectory(prefix=SCRATCH, dir=place) as path:
         yield Path(path)
 
 

@@ -115,6 +115,8 @@ def test_the_container_command_gives_every_stem(song: Path, tmp_path: Path) -> N
 
 
 def test_the_container_command_fetches_a_url(song: Path, tmp_path: Path) -> None:
+    left = tmp_path / ".input-of-a-killed-run"
+    left.mkdir()
     with served(song.parent) as url:
         words = ("--input", f"{url}/a%20song.wav", "--output", tmp_path)
         refused = call("demucs-separate", *words)

@@ -189,6 +189,14 @@ def test_what_is_nowhere_is_asked_for_once(mirror: Mirror) -> None:
     assert len(mirror.asked) == 1
 
 
+def test_a_mirror_s_password_is_not_told(mirror: Mirror, monkeypatch: pytest.MonkeyPatch) -> None:
+    mirror.manners = [refuses(403)]
+    monkeypatch.setenv(MIRROR_VARIABLE, mirror.url.replace("//", "//me:secret@"))
+    with pytest.raises(WeightsFetchError, match="403") as caught:
+        fetch(HTDEMUCS)
+    assert "secret" not in str(caught.value)
+
+
 def test_one_that_cannot_be_had_does_not_hold_up_the_others(mirror: Mirror) -> None:
     del mirror.files[HTDEMUCS.published]
     code, out = run("fetch", HTDEMUCS.published, VOCALS.published, "--json")

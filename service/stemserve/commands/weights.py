@@ -87,6 +87,8 @@ def fetch(
     outcomes = fetch_all(chosen(names or ()), mirror, licence)
     if as_json:
         print_json({"directory": str(directory()), "weights": [o.as_json() for o in outcomes]})
+    elif not outcomes:
+        print("No weights are needed for that.")
     raise typer.Exit(exit_code(sum(o.error is None for o in outcomes), len(outcomes)))
 
 

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
 
 import httpx
 
@@ -68,17 +69,24 @@ def fetch(file: WeightFile, mirror: str | None = None, progress: Progress | None
             f"Nobody has noted where {file.published} comes from: put it into {directory()}."
         )
     place = directory()
+    path = place / file.published
     with _room_told(place):
+        if _is_good(file, path):  # also where nothing could be written
+            return path
         place.mkdir(parents=True, exist_ok=True)
         with _alone(place / f".{file.published}.lock", file.published):
-            try:
-                if (place / file.published).is_file():
-                    return verified(file)
-            except DamagedWeightsError:
-                pass  # it is fetched anew, and replaced when that has come
-            _bring(entry, _url(entry, mirror), place / file.published, progress or _silent)
-            check(file, place / file.published)
-    return place / file.published
+            if not _is_good(file, path):
+                _bring(entry, _url(entry, mirror), path, progress or _silent)
+                check(file, path)
+    return path
+
+
+def _is_good(file: WeightFile, path: Path) -> bool:
+    """Whether the file is there and is what it should be; else what comes takes its place."""
+    try:
+        return path.is_file() and verified(file) == path
+    except DamagedWeightsError:
+        return False
 
 
 def _bring(entry: Entry, url: str, path: Path, progress: Progress) -> None:
@@ -92,7 +100,9 @@ def _bring(entry: Entry, url: str, path: Path, progress: Progress) -> None:
         fault = _fault(entry, part)
     if fault:
         part.unlink()
-        raise WeightsFetchError(f"What {url} gives is not {entry.file}: {fault}. Nothing is kept.")
+        raise WeightsFetchError(
+            f"What {_public(url)} gives is not {entry.file}: {fault}. Nothing is kept."
+        )
     part.chmod(0o644)
     records.forget(path)  # its digest was another's
     part.replace(path)
@@ -109,14 +119,14 @@ def _download(entry: Entry, url: str, part: Path, progress: Progress) -> None:
                 _go_on(client, entry, url, part, progress, deadline)
                 return
             except (httpx.UnsupportedProtocol, httpx.TooManyRedirects, httpx.InvalidURL) as error:
-                raise WeightsFetchError(f"{url} cannot be fetched: {error}.") from error
+                raise WeightsFetchError(f"{_public(url)} cannot be fetched: {error}.") from error
             except (httpx.TransportError, _BrokenOffError) as error:
                 reason = str(error) or type(error).__name__
             failures = 0 if _size(part) > had else failures + 1
             if failures >= ATTEMPTS or time.monotonic() > deadline:
                 kept = _size(part)
                 rest = f" {kept:,} bytes of it are kept for the next fetch." if kept else ""
-                raise WeightsFetchError(f"{url} cannot be fetched: {reason}.{rest}")
+                raise WeightsFetchError(f"{_public(url)} cannot be fetched: {reason}.{rest}")
             time.sleep(min(_PAUSE_S * 2**failures, _LONGEST_PAUSE_S))
 
 
@@ -139,7 +149,9 @@ def _go_on(
         length = response.headers.get("Content-Length", "")
         declared = start + int(length) if length.isdecimal() else None
         if declared is not None and (fault := entry.size_fault(declared)):
-            raise WeightsFetchError(f"What {url} offers is not {entry.file}: it has {fault}.")
+            raise WeightsFetchError(
+                f"What {_public(url)} offers is not {entry.file}: it has {fault}."
+            )
         limit = entry.size or declared or _LARGEST
         _check_room(part.parent, limit - start)
         with part.open("r+b" if start else "wb") as file:
@@ -157,7 +169,7 @@ def _go_on(
         if at > limit:
             part.unlink()
             raise WeightsFetchError(
-                f"What {url} gives is not {entry.file}: it is longer than {limit:,} bytes."
+                f"What {_public(url)} gives is not {entry.file}: it is longer than {limit:,} bytes."
             )
         if at < (entry.size or declared or 0):
             raise _BrokenOffError(f"the answer ended after {at:,} bytes")
@@ -182,7 +194,7 @@ def _start(response: httpx.Response, asked: int, url: str, part: Path) -> int:
     if status in _BUSY:
         raise _BrokenOffError(f"the server answers {status} {response.reason_phrase}")
     raise WeightsFetchError(
-        f"{url} answers {status} {response.reason_phrase}. Check the address, or name a mirror."
+        f"{_public(url)} answers {status} {response.reason_phrase}. Check the address, or name a mirror."
     )
 
 
@@ -200,6 +212,12 @@ def _fault(entry: Entry, part: Path) -> str | None:
 def _url(entry: Entry, mirror: str | None) -> str:
     base = mirror or os.environ.get(MIRROR_VARIABLE)
     return f"{base.rstrip('/')}/{entry.file}" if base else entry.url
+
+
+def _public(url: str) -> str:
+    """A URL without what may be secret in it."""
+    parts = urlsplit(url)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
 def _size(path: Path) -> int:
