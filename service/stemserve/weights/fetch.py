@@ -194,7 +194,8 @@ def _start(response: httpx.Response, asked: int, url: str, part: Path) -> int:
     if status in _BUSY:
         raise _BrokenOffError(f"the server answers {status} {response.reason_phrase}")
     raise WeightsFetchError(
-        f"{_public(url)} answers {status} {response.reason_phrase}. Check the address, or name a mirror."
+        f"{_public(url)} answers {status} {response.reason_phrase}. "
+        "Check the address, or name a mirror."
     )
 
 
