@@ -49,7 +49,7 @@ def doing(store: Store) -> Doing:
     """What the worker does, by its jobs. If they cannot be read: nothing that gets further."""
     try:
         running, waiting = store.running(), store.count(JobStatus.PENDING)
-    except (StemserveError, sqlite3.Error) as error:
+    except (StemserveError, sqlite3.Error, ValueError) as error:
         _log.warning("the jobs cannot be read: %s", error)
         return Doing(waiting=1, running=0)
     progress = tuple((job.job_id, job.attempts, job.tasks, job.details) for job in running)

@@ -31,7 +31,7 @@ def serve(
         typer.Option(metavar="any|granted", help="Refuse presets whose weights carry no grant."),
     ] = None,
 ) -> None:
-    """Serve on one port. Every setting is also a STEMSERVE_… variable; the token only is one."""
+    """Serve on one port. Every setting is also a STEMSERVE_… variable; secrets only are that."""
     from stemserve.server import serve
     from stemserve.settings import Settings
 
