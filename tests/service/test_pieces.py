@@ -275,10 +275,21 @@ def test_rescaled_files_are_within_full_scale_in_every_format(
     assert max(np.abs(sound).max() for sound in sounds) > 0.9
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"bit_depth": "16"},
+        {"format": "flac"},
+        {"format": "mp3"},
+        {"format": "opus", "clip": "clamp"},
+        {"format": "stem.mp4", "stems": STEM_FILE_STEMS},
+    ],
+    ids=lambda changes: "-".join(map(str, changes.values())),
+)
 def test_what_is_held_at_full_scale_is_told(
-    process: SeparationProcess, loud: Path, tmp_path: Path
+    process: SeparationProcess, loud: Path, tmp_path: Path, changes: dict[str, object]
 ) -> None:
-    process.send(task(loud, tmp_path, stems=ALL, bit_depth="16"))
+    process.send(task(loud, tmp_path, **({"stems": ALL} | changes)))
     *events, last = process.events()
     assert isinstance(last, Finished)
     held = told(tmp_path)["held_at_full_scale"]

@@ -116,10 +116,11 @@ class _Work:
                 progress.begin("conversion")
                 held = encodings.finish(progress.breathe)
             for output in self.outputs:
+                # Samples may be held when they are kept, or else when they are encoded.
+                before = sum(segments.journal.beyond.get(stem, 0) for stem in output.stems)
+                held[output.name] = max(held.get(output.name, 0), before)
                 if in_place(output, task):
-                    (stem,) = output.stems
-                    held[output.name] = segments.journal.beyond.get(stem, 0)
-                    segments.complete(stem).replace(results / output.name)
+                    segments.complete(output.stems[0]).replace(results / output.name)
         finally:
             segments.close()
         told = self._told(segments, digest, held)
