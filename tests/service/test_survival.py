@@ -76,14 +76,19 @@ def test_the_separation_killed(
 def test_the_api_killed(
     worker: RunningWorker, client: httpx.Client, song: bytes, undisturbed: dict[str, str]
 ) -> None:
-    job_id = post(client, song)
-    in_mid_job(client, job_id)
+    job_id = post(client, song, interval_cut="4,8,12,16,20,24,28")
+
+    def segments() -> int:
+        return int(client.get(f"/job/{job_id}").json()["details"]["completed_segments"])
+
+    assert 0 < eventually(segments) < 8
     orphans = psutil.Process(worker.process.pid).children(recursive=True)
     assert orphans
     worker.kill()
     eventually(lambda: [p for p in orphans if p.is_running()], lambda left: not left)
     with running_worker(worker.data_dir) as again, again.client() as client_again:
         assert digests(client_again, job_id) == undisturbed
+        assert "goes on at" in client_again.get(f"/job/{job_id}/logs").json()["logs"]
 
 
 def test_a_real_job_is_cancelled_and_leaves_nothing_half_done(
