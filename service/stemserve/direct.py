@@ -28,7 +28,7 @@ from stemserve.errors import (
 )
 from stemserve.jobs import JobContent, resolve
 from stemserve.process import ATTEMPTS, SeparationProcess
-from stemserve.schema import JobRequest, Preset
+from stemserve.schema import JobRequest, Preset, StemFormat, file_names
 from stemserve.settings import Settings
 from stemserve.task import Advanced, Failed, Finished, Logged, SeparationTask
 
@@ -72,7 +72,8 @@ class Separation:
             SeparationDiedError: the process ended or was silent for too long, again and again.
         """
         inside = task.input_path.resolve().parent == task.output_dir.resolve()
-        if inside and task.input_path.stem in task.stems:
+        names = {*file_names(task.stems, task.format), *file_names(task.stems, StemFormat.MP3)}
+        if inside and task.input_path.name in names:
             raise RequestError(
                 f"A stem would be written over the input, {task.input_path}. "
                 "Name another folder for the stems."
