@@ -38,6 +38,7 @@ ACTIONS = {
     TERMINATED: [],
 }
 CRASH_SECONDS = 15.0
+BAD_ADDRESSES: dict[str, str | None] = {"no-address": None, "spaces": " 127.0.0.1\n"}
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,9 @@ class RunpodEmulator:
         "stuck-provisioning",
         "stuck-starting",
         "no-runtime",
-        "no-address",
+        "no-port",
+        "other-port",
+        *BAD_ADDRESSES,
         "error",
         "exits",
         "crash-loop",
@@ -261,11 +264,16 @@ class RunpodEmulator:
         ports = []
         for port in pod.ports:
             number, _, kind = port.partition("/")
-            address, public = "127.0.0.1", pod.running.port if pod.running else None
+            address: str | None = "127.0.0.1"
+            public = pod.running.port if pod.running else None
             if kind == "http":
                 address, public = "100.65.13.88", 60_000 + pod.remaps
-            if pod.fate == "no-address":
+            if pod.fate == "no-port":
                 public = None
+            if pod.fate == "other-port":
+                number = "22"
+            if pod.fate in BAD_ADDRESSES:
+                address = BAD_ADDRESSES[pod.fate]
             ports.append({"private": int(number), "public": public, "type": kind, "ip": address})
         uptime = age % CRASH_SECONDS if pod.fate == "crash-loop" else age
         return {"uptime": int(uptime), "gpus": [], "cpu": {}, "memory": {}, "ports": ports}
@@ -325,7 +333,7 @@ class RunpodEmulator:
             ends = {"error": ERROR, "exits": EXITED, "vanishes": TERMINATED}
             self.end(pod, ends[pod.fate], "runpod")
         elif pod.running is None:
-            hollow = pod.fate in ("no-runtime", "no-address", "crash-loop", "unhealthy")
+            hollow = pod.fate in ("no-runtime", "crash-loop", "unhealthy")
             environment = self._environment(pod)
             hollow = hollow or "STEMSERVE_TOKEN" not in environment  # whatever that is, no worker
             if pod.fate == "wrong-token":

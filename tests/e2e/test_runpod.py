@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.clouds.faults import Fault
 from tests.clouds.machines import RealWorker
 from tests.clouds.runpod import EXITED, TERMINATED, RunpodEmulator
 from tests.e2e.conftest import Project
 from tests.e2e.test_fleet import read_all, separate
+from tests.infra.conftest import eventually
 from tests.infra.runpods import put
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(240)]
@@ -102,3 +105,29 @@ def test_a_direct_port_speaks_tls_and_an_outbid_pod_is_replaced(
     project.destroy()
     assert runpod.ledger.alive() == []
     assert runpod.ledger.most_alive() == 2
+
+
+@pytest.mark.parametrize("calls", [1, 2])
+def test_what_a_killed_update_had_rented_is_adopted(project: Project, calls: int) -> None:
+    with RunpodEmulator(rate=60).serve() as runpod:
+        project.environment.update(runpod.environment)
+        project.declare({**PODS, "count": 3})
+        # The pods are made at once, their answers take a while: that is where the update dies.
+        runpod.faults.arm("create", Fault(lands=True, delay=0.3), count=calls)
+        killed = subprocess.Popen(
+            [*project.command, "up", "--yes", "--skip-preview"],
+            cwd=project.folder,
+            env=project.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        eventually(lambda: len(runpod.ledger.contracts()) >= calls, seconds=60)
+        killed.kill()
+        killed.wait()
+        project.pulumi("cancel", "--yes")
+        project.up()
+        assert project.instances() == living(runpod)
+        assert len(runpod.ledger.alive()) == 3
+        project.destroy()
+        assert runpod.ledger.alive() == []

@@ -161,7 +161,10 @@ def test_a_pod_that_failed_ends_before_another_is_rented(runpod: RunpodEmulator)
         ("stuck-provisioning", MachineState.STARTING),
         ("stuck-starting", MachineState.STARTING),
         ("no-runtime", MachineState.STARTING),
+        ("no-port", MachineState.STARTING),
+        ("other-port", MachineState.STARTING),
         ("no-address", MachineState.STARTING),
+        ("spaces", MachineState.RUNNING),
         ("error", MachineState.FAILED),
         ("exits", MachineState.FAILED),
         ("unhealthy", MachineState.RUNNING),
@@ -176,6 +179,7 @@ def test_where_a_pod_is_in_its_life(runpod: RunpodEmulator, fate: str, state: Ma
     machine = the_machine(cloud)
     assert machine.state is state
     assert (machine.url is not None) == (state is MachineState.RUNNING)
+    assert machine.url is None or re.fullmatch(r"http://127\.0\.0\.1:\d+", machine.url)
     assert machine.id in machine.detail
 
 
