@@ -18,6 +18,9 @@ class DemucsModel:
     """A network from a checkpoint. It hears the mix as it is, at 44.1 kHz."""
 
     def __init__(self, path: Path, running: Running) -> None:
+        # That path forms the whole matrix of a self-attention (231 MB); without it
+        # attention goes block by block, which is a sixth faster for the whole network on a CPU.
+        torch.backends.mha.set_fastpath_enabled(False)
         self._network = load_network(path)
         self._half = running.half
         self.sources = tuple(self._network.sources)
