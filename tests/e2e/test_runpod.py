@@ -107,13 +107,12 @@ def test_a_direct_port_speaks_tls_and_an_outbid_pod_is_replaced(
     assert runpod.ledger.most_alive() == 2
 
 
-@pytest.mark.parametrize("calls", [1, 2])
-def test_what_a_killed_update_had_rented_is_adopted(project: Project, calls: int) -> None:
+def test_what_a_killed_update_had_rented_is_adopted(project: Project) -> None:
     with RunpodEmulator(rate=60).serve() as runpod:
         project.environment.update(runpod.environment)
         project.declare({**PODS, "count": 3})
         # The pods are made at once, their answers take a while: that is where the update dies.
-        runpod.faults.arm("create", Fault(lands=True, delay=0.3), count=calls)
+        runpod.faults.arm("create", Fault(lands=True, delay=0.3), count=3)
         killed = subprocess.Popen(
             [*project.command, "up", "--yes", "--skip-preview"],
             cwd=project.folder,
@@ -122,7 +121,7 @@ def test_what_a_killed_update_had_rented_is_adopted(project: Project, calls: int
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        eventually(lambda: len(runpod.ledger.contracts()) >= calls, seconds=60)
+        eventually(lambda: len(runpod.ledger.contracts()) >= 2, seconds=60)
         killed.kill()
         killed.wait()
         project.pulumi("cancel", "--yes")
