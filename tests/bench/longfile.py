@@ -43,6 +43,8 @@ class _Seen:
     """One job: what it took."""
 
     seconds: float = 0
+    cpu: float = 0
+    """Seconds of the processor, of all the worker's processes."""
     rss: int = 0
     """The most that the worker's processes held, in bytes."""
     partial: int = 0
@@ -59,7 +61,8 @@ def measure(minutes: float, preset: str, format: str) -> dict[str, float]:  # no
     ``tmp_over_results``: the most that lay outside the results' place over the results' size;
     ``disk_over_results``: the most that the job's folder held, over the same. ``realtime``: seconds
     of the long track separated in a second, from the request to the last digest;
-    ``realtime_ratio``: the same over that of the short one.
+    ``realtime_ratio``: the same over that of the short one; ``cpu_ratio``: that ratio by seconds of
+    the processor, which other work on the machine moves less.
     """
     with tempfile.TemporaryDirectory(prefix="longfile-") as place:
         folder = Path(place)
@@ -75,11 +78,13 @@ def measure(minutes: float, preset: str, format: str) -> dict[str, float]:  # no
             after = _job(worker, client, inputs[SHORT_MINUTES], request)
     short_realtime = 2 * 60 * SHORT_MINUTES / (before.seconds + after.seconds)
     realtime = 60 * minutes / long.seconds
+    short_cpu = (before.cpu + after.cpu) / (2 * SHORT_MINUTES)
     figures = {
         "minutes": minutes,
         "realtime": realtime,
         "realtime_short": short_realtime,
         "realtime_ratio": realtime / short_realtime,
+        "cpu_ratio": short_cpu / (long.cpu / minutes),
         "rss_mb": long.rss / 1e6,
         "rss_growth_mb": (long.rss - before.rss) / 1e6,
         "tmp_over_results": long.partial / long.results,
@@ -109,7 +114,7 @@ def _job(worker: RunningWorker, client: httpx.Client, path: Path, request: dict[
         sha256 = hashlib.file_digest(content, "sha256").hexdigest()
     with path.open("rb") as content:
         client.put(f"/inputs/{sha256}", content=content, timeout=600).raise_for_status()
-    seen = _Seen()
+    seen = _Seen(cpu=-_cpu(worker.process.pid))
     posted = client.post("/job", json={"input_sha256": sha256, **request}).raise_for_status()
     job_id = posted.json()["job_id"]
     folder = worker.data_dir / "jobs" / job_id
@@ -125,6 +130,7 @@ def _job(worker: RunningWorker, client: httpx.Client, path: Path, request: dict[
     if job["status"] == "failed":
         raise SystemExit(f"The job failed: {job['error']}")
     seen.seconds = job["elapsed_seconds"]
+    seen.cpu += _cpu(worker.process.pid)
     seen.results = sum(result["size"] for result in job["results"])
     print(f"{path.name}: {seen}", file=sys.stderr)
     client.delete(f"/job/{job_id}").raise_for_status()
@@ -133,12 +139,26 @@ def _job(worker: RunningWorker, client: httpx.Client, path: Path, request: dict[
 
 def _rss(pid: int) -> int:
     total = 0
+    for process in _processes(pid):
+        with suppress(psutil.NoSuchProcess):
+            total += process.memory_info().rss
+    return total
+
+
+def _cpu(pid: int) -> float:
+    total = 0.0
+    for process in _processes(pid):
+        with suppress(psutil.NoSuchProcess):
+            times = process.cpu_times()
+            total += times.user + times.system
+    return total
+
+
+def _processes(pid: int) -> list[psutil.Process]:
     with suppress(psutil.NoSuchProcess):
         parent = psutil.Process(pid)
-        for process in (parent, *parent.children(recursive=True)):
-            with suppress(psutil.NoSuchProcess):
-                total += process.memory_info().rss
-    return total
+        return [parent, *parent.children(recursive=True)]
+    return []
 
 
 def _size(folder: Path) -> int:
