@@ -98,7 +98,17 @@ def test_a_pod_whose_answer_was_lost_is_found(
     assert alive(runpod) == []
 
 
-@pytest.mark.parametrize("fault", [LOST["502"], LOST["a reset"], Fault(200, HTML, lands=True)])
+@pytest.mark.parametrize(
+    "fault",
+    [
+        LOST["502"],
+        LOST["a reset"],
+        Fault(200, HTML, lands=True),
+        Fault(200, {"errors": {}, "data": None}, lands=True),
+        Fault(200, {"errors": ["oops"], "data": None}, lands=True),
+        Fault(200, {"errors": [{"message": "x"}], "data": {"pod": {}, "x": 1}}, lands=True),
+    ],
+)
 def test_a_spot_pod_whose_answer_was_lost_is_found(runpod: RunpodEmulator, fault: Fault) -> None:
     runpod.faults.arm("graphql:podRentInterruptable", fault)
     machine = RunpodCloud().rent(GpuFilter(spot=True), spec())

@@ -170,11 +170,16 @@ class RunpodApi:
         )
         lost = LostAnswerError if once else UnreachableError
         body = self._json(answer, lost, secrets)
-        if errors := body.get("errors"):
-            raise _meaning(self._hide(str(errors[0].get("message")), secrets))
-        if not isinstance(body.get("data"), dict):
-            raise lost("RunPod answered a GraphQL request without data: try again")
-        return dict(body["data"])
+        data, errors = body.get("data"), body.get("errors")
+        if errors and not (isinstance(data, dict) and any(data.values())):
+            try:
+                message = str(errors[0]["message"])
+            except (KeyError, TypeError, IndexError):
+                raise lost("RunPod refuses a GraphQL request without a reason: try again") from None
+            raise _meaning(self._hide(message, secrets))
+        if errors or not isinstance(data, dict):
+            raise lost("RunPod answered a GraphQL request by half: try again")
+        return data
 
     def _get(self, path: str, query: Json) -> Json:
         return self._json(self._send("GET", path, params=query))
