@@ -51,3 +51,19 @@ def test_the_template_chunk_size_limits_windows_and_says_so(
     assert how.windows_at_once(10**9) == 1
     assert "chunk size 1440000: 4 Demucs windows" in how.described()
     assert Running(CPU).windows_at_once(DEMUCS_WINDOW) is None
+
+
+def test_what_overflows_in_half_precision_is_reckoned_in_float32() -> None:
+    calls: list[bool] = []
+
+    def network(batch: torch.Tensor) -> torch.Tensor:
+        half = torch.is_autocast_enabled("cpu")
+        calls.append(half)
+        return torch.full_like(batch, torch.inf) if half and batch.max() > 1 else 2 * batch
+
+    how = Running(CPU, torch.bfloat16)
+    assert how.heard(network, torch.ones(3)).tolist() == [2, 2, 2]
+    assert how.heard(network, 3 * torch.ones(3)).tolist() == [6, 6, 6]
+    assert calls == [True, True, False]
+    assert Running(CPU).heard(network, torch.ones(1)).tolist() == [2]
+    assert calls[-1] is False

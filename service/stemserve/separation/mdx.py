@@ -88,12 +88,8 @@ class MdxModel:
 
 
 def _with_torch(network: OnnxNetwork, running: Running) -> Spectral:
-    half = running.half
-
     def hear(spectra: Tensor) -> Tensor:
-        with torch.autocast(spectra.device.type, half, enabled=half is not None):
-            out: Tensor = network(spectra)
-        return out.float()
+        return running.heard(network, spectra)
 
     return hear
 

@@ -10,11 +10,13 @@ None of it is part of a result's meaning; half precision alone moves it, by some
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
 
 import torch
+from torch import Tensor
 
 from stemserve.errors import SettingsError
 
@@ -47,6 +49,14 @@ class Running:
     def on_cpu(self) -> bool:
         """Whether there is no GPU to run on."""
         return self.device.type == "cpu"
+
+    def heard(self, network: Callable[[Tensor], Tensor], batch: Tensor) -> Tensor:
+        """A network's output in float32; what overflows in half precision is reckoned again."""
+        if self.half is None:
+            return network(batch)
+        with torch.autocast(batch.device.type, self.half):
+            out = network(batch).float()
+        return out if torch.isfinite(out).all() else network(batch)
 
     def windows_at_once(self, length: int) -> int | None:
         """How many windows of so many samples ``chunk_size`` allows; ``None``: what fits."""
