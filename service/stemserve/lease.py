@@ -50,7 +50,7 @@ def doing(store: Store) -> Doing:
     try:
         running, waiting = store.running(), store.count(JobStatus.PENDING)
     except (StemserveError, sqlite3.Error, ValueError) as error:
-        _log.warning("the jobs cannot be read: %s", error)
+        _log.debug("the jobs cannot be read: %s", error)
         return Doing(waiting=1, running=0)
     progress = tuple((job.job_id, job.attempts, job.tasks, job.details) for job in running)
     return Doing(waiting, len(running), progress)
