@@ -18,8 +18,8 @@ class DemucsModel:
     """A network from a checkpoint. It hears the mix as it is, at 44.1 kHz."""
 
     def __init__(self, path: Path, running: Running) -> None:
-        # torch's fast path forms the whole matrix of a self-attention (231 MB). Without it attention
-        # goes block by block: on a CPU the network as a whole is a sixth faster.
+        # torch's fast path forms the whole matrix of a self-attention (231 MB). Without it the
+        # attention goes block by block: on a CPU the network as a whole is a sixth faster.
         torch.backends.mha.set_fastpath_enabled(False)
         self._network = load_network(path)
         self._running = running

@@ -141,8 +141,7 @@ PRESETS: dict[str, Recipe] = {
         ),
         Recipe(
             "ensemble-fast",
-            "The ensemble without averaging over polarity and with less overlap: "
-            "some 3 × faster for vocals, 4 × for all stems",
+            "The ensemble without averaging over polarity and with less overlap: 2 to 3 × faster",
             STEMS,
             _BOTH,
             _voice((12, 8, 3), fast=True),
