@@ -88,7 +88,7 @@ class StandIn:
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _StandInHandler)
         self._server.daemon_threads = True
         self._server.timeout = 0
-        self._server.worker = _Answers(environment["STEMSERVE_TOKEN"])  # type: ignore[attr-defined]
+        self._server.worker = _Answers(environment.get("STEMSERVE_TOKEN", ""))  # type: ignore[attr-defined]
         if certificate := environment.get("STEMSERVE_TLS_CERT"):
             _wrap(self._server, certificate, environment["STEMSERVE_TLS_KEY"])
         self.port = self._server.server_port
