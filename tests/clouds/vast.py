@@ -142,6 +142,8 @@ class VastEmulator:
             now = self.clock.now()
             hours, self._settled_at = (now - self._settled_at) / 3600, now
             for one in self.instances.values():
+                if one.deleted_polls is not None:
+                    continue  # only the list still shows it
                 one.step(now)
                 paid = one.usd_per_hour if one.actual == "running" else one.usd_per_hour / 20
                 self.ledger.bill(str(one.id), paid * hours)
