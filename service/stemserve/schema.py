@@ -19,6 +19,7 @@ PORT = 8185
 """The only port a worker serves on, unless told otherwise."""
 
 MAX_SECONDS = 1e6
+"""No range reaches further: eleven days."""
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 """Content name of an input: SHA-256 of its bytes, in lower-case hex."""

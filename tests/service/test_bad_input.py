@@ -164,6 +164,18 @@ def test_an_mp3_that_promises_more_is_taken_as_it_is_unless_strict(
     assert "cut short" in refused(process, path, tmp_path / "strict", strict=True)
 
 
+def test_what_some_program_has_put_behind_the_sound_is_no_damage(
+    process: SeparationProcess, tmp_path: Path
+) -> None:
+    sound = tones(2 * 44100)
+    path = write_audio(tmp_path / "in.mp3", sound, 44100, "libmp3lame", sample_format="fltp")
+    content = path.read_bytes()
+    path.write_bytes(content + content[-200:-100] + b"LYRICSBEGIN la la la LYRICS200" * 40)
+    stems, lines = separated(process, path, tmp_path / "out", strict=True)
+    assert abs(len(stems["vocals"]) - len(sound)) <= 1152
+    assert not any("damaged" in line for line in lines)
+
+
 def test_a_protected_track_is_refused(process: SeparationProcess, tmp_path: Path) -> None:
     path = write_audio(tmp_path / "in.m4a", tones(100_000), 44100, "aac", sample_format="fltp")
     path.write_bytes(path.read_bytes().replace(b"mp4a", b"drms"))

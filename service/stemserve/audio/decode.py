@@ -35,6 +35,8 @@ with it (Matroska): there a shortfall proves nothing."""
 _LONGEST_GAP_SECONDS = 10.0
 """One damaged packet may claim to have been this long, whatever it says."""
 
+_TAIL_SECONDS = 0.1
+
 _REMARKS = 10
 """So many damaged places are told one by one."""
 
@@ -164,29 +166,31 @@ def _sound(
 ) -> Iterator[Block]:
     """What the packets hold, each in its place: mono or stereo, and all of it numbers."""
     matrix: Block | None = None
-    channels = at = 0
+    channels = at = missing = 0
     for frame in _frames(container, stream):
         if isinstance(frame, _Gap):
-            frames = round(min(frame.seconds, _LONGEST_GAP_SECONDS) * facts.rate)
-            damage.gap(at, frames)
-            samples = np.zeros((frames, facts.channels), np.float32)
-        else:
-            if not channels:
-                channels = frame.layout.nb_channels
-                matrix = mixdown([c.name for c in frame.layout.channels])
-            if frame.sample_rate != facts.rate or frame.layout.nb_channels != channels:
-                raise NotAudioError(
-                    "The sample rate or the channels change within the file. "
-                    "Convert it to one rate and one layout first."
-                )
-            samples = _samples(frame)
-            if not np.isfinite(samples).all():
-                damage.no_numbers(at)
-                np.nan_to_num(samples, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
-            if matrix is not None:
-                samples = samples @ matrix
+            missing += round(min(frame.seconds, _LONGEST_GAP_SECONDS) * facts.rate)
+            continue
+        if not channels:
+            channels = frame.layout.nb_channels
+            matrix = mixdown([c.name for c in frame.layout.channels])
+        if frame.sample_rate != facts.rate or frame.layout.nb_channels != channels:
+            raise NotAudioError(
+                "The sample rate or the channels change within the file. "
+                "Convert it to one rate and one layout first."
+            )
+        if missing:
+            yield damage.silence(at, missing, facts.channels)
+            at, missing = at + missing, 0
+        samples = _samples(frame)
+        if not np.isfinite(samples).all():
+            damage.no_numbers(at)
+            np.nan_to_num(samples, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
         at += len(samples)
-        yield samples
+        yield samples if matrix is None else samples @ matrix
+    # A packet or two of what is no sound often stands at the end: some program's tags.
+    if missing > _TAIL_SECONDS * facts.rate:
+        yield damage.silence(at, missing, facts.channels)
 
 
 @dataclass
@@ -197,17 +201,14 @@ class _Damage:
     strict: bool
     remark: Callable[[str], None]
     told: int = 0
-    end: int = -1
-    """Of the last gap, in frames."""
     lost: int = 0
-    """Frames in all gaps."""
+    """Frames that could not be decoded."""
 
-    def gap(self, at: int, frames: int) -> None:
-        """So many frames cannot be decoded."""
-        follows, self.end = at == self.end, at + frames
+    def silence(self, at: int, frames: int, channels: int) -> Block:
+        """What stands in the place of so many frames that cannot be decoded."""
         self.lost += frames
-        if not follows:
-            self._tell(at, "the file is damaged and cannot be decoded: silence there")
+        self._tell(at, "the file is damaged and cannot be decoded: silence there")
+        return np.zeros((frames, channels), np.float32)
 
     def no_numbers(self, at: int) -> None:
         """There are samples that are no number."""
