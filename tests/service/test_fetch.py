@@ -101,7 +101,7 @@ def worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningWorker]:
         separation_command=STAND_IN,
         fetch_private=True,
         input_limit=2_000_000,
-        fetch_timeout=0.5,
+        fetch_timeout=5,
     ) as running:
         running.wait_ready()
         yield running
