@@ -10,7 +10,7 @@ export UV_PROJECT_ENVIRONMENT := .venv
 unexport VIRTUAL_ENV
 RUN := $(UV) run --no-sync
 
-.PHONY: help demo test lint engine clean
+.PHONY: help install demo test lint clean
 
 help: ## the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -19,9 +19,11 @@ help: ## the targets
 	@echo "uv is not installed: fetching one for this checkout"
 	@python3 -m venv .tools && .tools/bin/pip install --quiet --disable-pip-version-check uv
 
-demo: $(filter .tools/%,$(UV)) ## a fleet of two workers on this machine, one song, and nothing left running
+install: $(filter .tools/%,$(UV)) ## pulumi, stemctl and what workers on this machine need, in .venv
 	@$(UV) sync --locked --inexact --extra service
 	@$(RUN) stemctl engine install
+
+demo: install ## a fleet of two workers on this machine, one song, and nothing left running
 	@$(RUN) stemctl demo
 
 test: $(filter .tools/%,$(UV)) ## everything that is checked: style, types, import rules, tests
@@ -29,6 +31,10 @@ test: $(filter .tools/%,$(UV)) ## everything that is checked: style, types, impo
 	@$(RUN) stemctl engine install
 	@$(MAKE) --no-print-directory lint
 	@$(RUN) pytest -n 2 --dist worksteal
+
+.PHONY: soak
+soak: ## the engines and providers of a fleet killed 200 times; needs what `make test` installs
+	@STEMFLEET_TEST_KILLS=200 $(RUN) pytest tests/e2e/test_kills.py
 
 lint: ## style, types and import rules; needs what `make test` installs
 	@$(RUN) ruff check .

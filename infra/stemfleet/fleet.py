@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import pulumi
@@ -89,13 +90,18 @@ class Fleet(pulumi.ComponentResource):
 
 
 def _tell_the_price(config: FleetConfig) -> None:
-    """In a preview, which asks nothing, the worst case; else, before the first machine is rented,
-    the accounts that will not last.
+    """In a preview, which asks nothing, the worst case, and a secret that is none; else, before
+    the first machine is rented, the accounts that will not last.
     """
     if not any(group.rented for group in config.groups):
         return
     if pulumi.runtime.is_dry_run():
         pulumi.log.info(table(config))
+        if os.environ.get("PULUMI_CONFIG_PASSPHRASE") == "":
+            pulumi.log.warn(
+                "the token of rented workers is encrypted with the empty passphrase: set "
+                "PULUMI_CONFIG_PASSPHRASE and run `pulumi stack change-secrets-provider passphrase`"
+            )
     else:
         for warning in low_balances(config):
             pulumi.log.warn(warning)
