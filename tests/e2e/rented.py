@@ -55,7 +55,7 @@ class Clouds:
         return self.vast, self.runpod
 
     def check(self, declared: int, texts: str = "") -> None:
-        """What holds at any time, whatever was done: E.g. no key is in ``texts``."""
+        """What holds at any time, whatever was done; and that no key is in ``texts``."""
         for cloud in self._both:
             assert len(cloud.ledger.alive(FOREIGN)) == 1, "what is not ours was ended"
             assert cloud.ledger.most_alive(PREFIX) <= declared + SURGE
