@@ -99,8 +99,9 @@ def _tell_the_price(config: FleetConfig) -> None:
         pulumi.log.info(table(config))
         if os.environ.get("PULUMI_CONFIG_PASSPHRASE") == "":
             pulumi.log.warn(
-                "the token of rented workers is encrypted with the empty passphrase: set "
-                "PULUMI_CONFIG_PASSPHRASE and run `pulumi stack change-secrets-provider passphrase`"
+                "the token of rented workers is encrypted with the empty passphrase: choose one "
+                "by `pulumi stack change-secrets-provider passphrase`, and have it in "
+                "PULUMI_CONFIG_PASSPHRASE from then on"
             )
     else:
         for warning in low_balances(config):

@@ -46,6 +46,7 @@ def test_a_fleet_from_its_renting_over_a_lost_bid_to_its_end(
     project.pulumi("config", "set", "maxUsdPerHour", "2")
     said += project.pulumi("preview")
     assert "The fleet costs at most 1.60 $/h (the limit: 2.00 $/h)" in said
+    assert "encrypted with the empty passphrase" in said
     assert market.ledger.calls() == [], "a preview asks nothing"
 
     market.credit = 2.99
