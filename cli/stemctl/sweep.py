@@ -74,10 +74,18 @@ def _reason_to_keep(stack: str, stacks: Collection[str], state: State) -> str:
     return ""
 
 
-def end(found: Collection[Found]) -> dict[Machine, str]:
-    """End these machines. By machine why it could not be ended; empty: it was."""
+def end(project: Path, found: Collection[Found]) -> dict[Machine, str]:
+    """End these machines. By machine why it was not ended; empty: it was.
+
+    The states are asked again, as an update may have taken one up while somebody thought about it.
+    """
+    state = read_state(project)
 
     def end_one(one: Found) -> str:
+        if one.stack in state.unread:
+            return state.unread[one.stack]
+        if one.machine.label in state.labels.get(one.stack, ()):
+            return f"stack {one.stack} has taken it up meanwhile"
         try:
             find_cloud(one.cloud).destroy(one.machine.label)
         except CloudError as error:

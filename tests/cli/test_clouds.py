@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from stemctl import sweep
 from stemctl.app import create_app
 from stemfleet.clouds.local import LocalCloud
 from stemfleet.clouds.offers import RENTED
@@ -191,6 +192,21 @@ def test_a_stack_that_cannot_be_looked_into_is_left_alone(
     vast.faults.disarm()
     assert swept("--project", project, "--destroy", "--yes", code=0)[ours]["ended"]
     assert vast.ledger.alive() == []
+
+
+@pytest.mark.engine
+def test_what_an_update_has_taken_up_meanwhile_is_not_ended(
+    vast: VastEmulator, project: Path
+) -> None:
+    label = "stemfleet.dev.gpu-0.0a1b2c3d"
+    vast.rent_by_hand(label)
+    pulumi(project, "stack", "init", "test")
+    seen = sweep.survey(project, ["dev"], ["vast"])
+    assert [one.machine.label for one in seen.found] == [label]
+    put_slots(project, "dev", label)
+    (outcome,) = sweep.end(project, seen.found).values()
+    assert outcome == "stack dev has taken it up meanwhile"
+    assert [one.label for one in vast.ledger.alive()] == [label]
 
 
 @pytest.mark.engine

@@ -50,14 +50,15 @@ def sweep(
 
     if destroy and as_json and not yes:
         raise typer.BadParameter("with --json nobody is asked: add --yes", param_hint="--destroy")
-    seen = survey(find_project(project), stack or (), cloud)
+    folder = find_project(project)
+    seen = survey(folder, stack or (), cloud)
     if not seen.answers.given:
         raise CloudsError("; ".join(seen.answers.refusals))
     ours = [one for one in seen.found if not one.kept]
     if not as_json:
         _show(seen)
         destroy = _is_wanted(ours, destroy=destroy, yes=yes)
-    failures = end(ours) if destroy else {}
+    failures = end(folder, ours) if destroy and ours else {}
     if as_json:
         print_json(
             {
