@@ -83,11 +83,15 @@ def write_named(place: Path, signature: str, content: bytes, suffix: str = ".th"
 def make_weights(
     place: Path, recipe: Recipe, *, true_size: bool = False, **changes: object
 ) -> None:
-    """Every file that a preset needs, each of a seed of its own."""
+    """Every file that a preset needs, each of a seed of its own.
+
+    The larger the network, the louder what random weights make of music: that is made up for.
+    """
     for seed, file in enumerate(recipe.weights):
         if file.published.endswith(".onnx"):
-            size = convtdf.TRUE_SIZE if true_size else convtdf.SMALL
-            write_named(place, file.signature, convtdf.convtdf(size, seed), ".onnx")
+            size, loudness = (convtdf.TRUE_SIZE, 1e-10) if true_size else (convtdf.SMALL, 0.1)
+            content = convtdf.convtdf(size, seed, loudness)
+            write_named(place, file.signature, content, ".onnx")
         elif file.signature == MMI:
             make_checkpoint(place, file.signature, true_size=true_size, seed=seed)
         else:
