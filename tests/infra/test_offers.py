@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from stemfleet.clouds.base import GpuFilter, NoCapacityError, Offer
-from stemfleet.clouds.offers import SPEEDS, choose, cost, speed, unmet
+from stemfleet.clouds.offers import SPEEDS, choose, cost, sold_gb, speed, unmet
 
 OFFER = Offer(
     id="1",
@@ -124,6 +124,7 @@ def test_conditions_are_told_by_their_names_in_the_config(
 def test_a_card_counts_as_it_is_sold() -> None:
     for sold, reported in ((12, 12.288), (24, 24.564), (24, 24.0), (80, 79.6), (80, 81.559)):
         assert not unmet(replace(OFFER, vram_gb=reported), GpuFilter(vram_gb=sold))
+        assert sold_gb(reported) == sold
     for sold, reported in ((24, 16.38), (16, 12.288), (80, 48.0), (48, 40.96)):
         assert unmet(replace(OFFER, vram_gb=reported), GpuFilter(vram_gb=sold)) == ["vramGb"]
 

@@ -79,7 +79,7 @@ def offers(
     from dataclasses import asdict
 
     from stemfleet.clouds.base import GpuFilter
-    from stemfleet.clouds.offers import RENTED, cost, speed
+    from stemfleet.clouds.offers import RENTED, cost, sold_gb, speed
 
     from stemctl.clouds import MARKETS, ask_clouds
     from stemctl.console import print_json, print_table
@@ -137,7 +137,7 @@ def offers(
                 name,
                 one.gpu,
                 one.gpu_count,
-                one.vram_gb and round(one.vram_gb),
+                one.vram_gb and sold_gb(one.vram_gb),
                 f"{one.usd_per_hour:.3f}",
                 one.region,
                 one.reliability and f"{one.reliability:.3f}",

@@ -50,6 +50,9 @@ bandwidths, for ranking before anything was measured."""
 
 UNKNOWN_SPEED = 0.5
 
+SIZES_GB = (4, 6, 8, 10, 11, 12, 16, 20, 24, 32, 40, 48, 80, 96, 141, 180, 192, 288)
+"""Memories with which cards are sold."""
+
 MARKETING_SLACK = 0.93
 """A card sold as 24 GB reports 24,564 MB, one sold as 80 GB 79.6 or less: what a card reports may
 fall this far short of what it is sold as."""
@@ -63,6 +66,11 @@ def speed(offer: Offer) -> float:
 def cost(offer: Offer) -> float:
     """USD for as much work as an RTX 3090 does in an hour."""
     return offer.usd_per_hour / speed(offer)
+
+
+def sold_gb(vram_gb: float) -> int:
+    """A card's memory as it is sold, of what a market reports: 24 for 24.564."""
+    return min(SIZES_GB, key=lambda size: abs(size - vram_gb))
 
 
 def unmet(offer: Offer, want: GpuFilter) -> list[str]:
