@@ -18,7 +18,7 @@ from stemserve.separation.model import Model, Models
 from stemserve.separation.recipes import Member
 
 MOST = 32
-"""More at once were never faster on any device, and their windows have to wait for each other."""
+"""Windows of a batch wait for each other, and a device is full long before this many."""
 _SHARE = 0.8
 """Of the free memory that batches may take: other processes and fragmentation need some."""
 
@@ -121,7 +121,7 @@ class Batches:
     def _fitting(self, before: int, piece: Tensor) -> int:
         """How many pieces at once will do, after one has been through."""
         running = self._models.running
-        if running.on_cpu:  # one at a time keeps the cores busy, and the caches warm
+        if running.on_cpu:  # one keeps the cores busy; two took more than twice as long
             return 1
         taken = max(1, torch.cuda.max_memory_allocated() - before)
         unused = torch.cuda.memory_reserved() - torch.cuda.memory_allocated()

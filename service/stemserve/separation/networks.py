@@ -20,7 +20,9 @@ from stemserve.separation.stages import Sound, Stage, Stream, TwoStages, Work
 from stemserve.separation.windows import Windows
 
 STRETCH_SECONDS = 5.0
-"""Sound that is given to all networks before any gets more."""
+"""Sound that is given to all networks before any gets more, on a CPU."""
+GPU_STRETCH_SECONDS = 60.0
+"""The same on a GPU, where windows go through many at once."""
 CROWDED_STRETCH_SECONDS = 120.0
 """The same when they take turns on the device: each is then moved there once in so much sound."""
 
@@ -111,7 +113,10 @@ def _through(blocks: Iterable[Block], stream: Stream, models: Models) -> Iterato
         at += len(block)
         if len(inside):
             held.append(inside)
-        stretch = CROWDED_STRETCH_SECONDS if models.crowded else STRETCH_SECONDS
+        if models.crowded:
+            stretch = CROWDED_STRETCH_SECONDS
+        else:
+            stretch = STRETCH_SECONDS if models.running.on_cpu else GPU_STRETCH_SECONDS
         complete = end is not None and at >= end
         if held and (complete or sum(map(len, held)) >= stretch * RATE):
             sound = stream.feed(fed())
