@@ -113,12 +113,8 @@ def _through(blocks: Iterable[Block], stream: Stream, models: Models) -> Iterato
         at += len(block)
         if len(inside):
             held.append(inside)
-        if models.crowded:
-            stretch = CROWDED_STRETCH_SECONDS
-        else:
-            stretch = STRETCH_SECONDS if models.running.on_cpu else GPU_STRETCH_SECONDS
         complete = end is not None and at >= end
-        if held and (complete or sum(map(len, held)) >= stretch * RATE):
+        if held and (complete or sum(map(len, held)) >= _stretch(models) * RATE):
             sound = stream.feed(fed())
             if sound is not None:
                 yield sound
@@ -131,6 +127,13 @@ def _through(blocks: Iterable[Block], stream: Stream, models: Models) -> Iterato
     sound = stream.finish()
     if sound is not None:
         yield sound
+
+
+def _stretch(models: Models) -> float:
+    """Seconds of sound that are given to all networks before any gets more."""
+    if models.crowded:
+        return CROWDED_STRETCH_SECONDS
+    return STRETCH_SECONDS if models.running.on_cpu else GPU_STRETCH_SECONDS
 
 
 def _stems(
