@@ -17,7 +17,8 @@ from pathlib import Path
 import numpy as np
 from stemserve.audio import Block
 from stemserve.separation.presets import PRESETS
-from stemserve.separation.separators import WHOLE, Separator, Span, open_separator
+from stemserve.separation.separators import open_separator
+from stemserve.separation.span import WHOLE, Separator, Span
 
 from tests.service.networks import make_weights
 

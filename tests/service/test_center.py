@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from stemserve.audio import Block
 from stemserve.separation.center import STEMS, separate
 from stemserve.separation.medians import running_median
-from stemserve.separation.separators import Span
+from stemserve.separation.span import Span
 
 from tests.bench import center as bench
 from tests.sample import SONG

@@ -18,7 +18,8 @@ from stemserve.audio import Block
 from stemserve.errors import PresetUnavailableError
 from stemserve.separation.checkpoint import load_network
 from stemserve.separation.presets import PRESETS, lacks
-from stemserve.separation.separators import WHOLE, Span, open_separator
+from stemserve.separation.separators import open_separator
+from stemserve.separation.span import WHOLE, Span
 from stemserve.task import Advanced, Failed, Finished
 
 from tests.service.networks import FT, HT, MMI, SIX, SOURCES, make_checkpoint

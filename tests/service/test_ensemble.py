@@ -10,7 +10,8 @@ import pytest
 from stemserve.audio import Block
 from stemserve.separation import mdx
 from stemserve.separation.presets import PRESETS
-from stemserve.separation.separators import WHOLE, Span, open_separator
+from stemserve.separation.separators import open_separator
+from stemserve.separation.span import WHOLE, Span
 
 from tests.service.networks import make_weights
 from tests.service.plain import Plain

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from stemserve.audio import Block
 from stemserve.separation.mixdown import MIX, separated
 from stemserve.separation.segments import in_segments
-from stemserve.separation.separators import WHOLE, Reached, Span
+from stemserve.separation.span import WHOLE, Reached, Span
 
 SIZES = st.lists(st.integers(1, 40), min_size=1, max_size=12)
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from stemserve.separation.separators import WHOLE, Span
+from stemserve.separation.span import WHOLE, Span
 from stemserve.separation.windows import Pass, Windows
 from torch import Tensor
 

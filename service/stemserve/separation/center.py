@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from stemserve.audio import Block
 from stemserve.separation.medians import running_median
 from stemserve.separation.presets import STEMS
-from stemserve.separation.separators import WHOLE, Reached, Span, skipped
+from stemserve.separation.span import WHOLE, Reached, Span, skipped
 from stemserve.separation.spectral import Grid, Slab, Spectra, Synthesis, analyse, triples
 
 __all__ = ["STEMS", "Tuning", "separate"]

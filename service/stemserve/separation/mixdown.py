@@ -9,7 +9,7 @@ import numpy as np
 
 from stemserve.audio import Block
 from stemserve.schema import derived_stems
-from stemserve.separation.separators import Reached, Separator, Span, skipped
+from stemserve.separation.span import Reached, Separator, Span, skipped
 
 MIX = "mix"
 

@@ -15,7 +15,7 @@ from stemserve.separation.model import Models
 from stemserve.separation.rates import RATE, Back, Conversion, Kept
 from stemserve.separation.recipes import Member, Recipe
 from stemserve.separation.running import Running, running
-from stemserve.separation.separators import WHOLE, Reached, Separator, Span
+from stemserve.separation.span import WHOLE, Reached, Separator, Span
 from stemserve.separation.stages import Sound, Stage, Stream, TwoStages, Work
 from stemserve.separation.windows import Windows
 

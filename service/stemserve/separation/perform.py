@@ -36,7 +36,8 @@ from stemserve.separation.presets import check_stems, find_preset
 from stemserve.separation.progress import Emit, Progress
 from stemserve.separation.recipes import Recipe
 from stemserve.separation.segments import Segments, in_segments
-from stemserve.separation.separators import Separator, Span, how_it_runs, open_separator
+from stemserve.separation.separators import how_it_runs, open_separator
+from stemserve.separation.span import Separator, Span
 from stemserve.task import Finished, Logged, SeparationTask
 
 SEGMENT_SECONDS = 300

@@ -14,7 +14,7 @@ import numpy as np
 
 from stemserve.audio import Block
 from stemserve.audio.resample import Resampler
-from stemserve.separation.separators import Span
+from stemserve.separation.span import Span
 
 RATE = 44100
 _SETTLING = 4096

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from stemserve.separation.batches import Batches
 from stemserve.separation.recipes import Member
-from stemserve.separation.separators import Span
+from stemserve.separation.span import Span
 from stemserve.separation.streams import Crop, Join, covering
 from stemserve.separation.windows import Pass, Windows
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from stemserve.separation.separators import Span
+from stemserve.separation.span import Span
 
 
 class Join:

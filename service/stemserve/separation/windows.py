@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from stemserve.separation.separators import Span
+from stemserve.separation.span import Span
 
 Hear = Callable[[Iterable[Tensor]], Iterator[Tensor]]
 """Windows [channels, samples] in, for each in turn [outputs, channels, samples] out."""
