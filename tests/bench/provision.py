@@ -22,7 +22,7 @@ SIZES = (2, 16)
 TRIES = 3
 """Of the two `up`s that are compared; the quickest counts, as the rest is the machine's noise."""
 
-TIMEOUT = 600
+TIMEOUT = 1800
 
 
 class Stack:
@@ -40,12 +40,13 @@ class Stack:
         (self.folder / ".venv").symlink_to(Path(sys.prefix))
         if program is not None:
             (infra / "__main__.py").write_text(program)
-        (folder / "state").mkdir()
+        self.state = folder / "state"
+        self.state.mkdir()
         engine = find_engine()
         self.command = [str(engine.pulumi), "--non-interactive"]
         self.environment = engine.environment() | {
             "PULUMI_HOME": str(folder / "home"),
-            "PULUMI_BACKEND_URL": f"file://{folder / 'state'}",
+            "PULUMI_BACKEND_URL": f"file://{self.state}",
             "STEMFLEET_LOCAL_DIR": str(folder / "workers"),
         }
         self.run("stack", "init", "dev")
