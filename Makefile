@@ -10,7 +10,7 @@ export UV_PROJECT_ENVIRONMENT := .venv
 unexport VIRTUAL_ENV
 RUN := $(UV) run --no-sync
 
-.PHONY: help install demo test lint clean
+.PHONY: help install demo test soak lint clean
 
 help: ## the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -32,7 +32,6 @@ test: $(filter .tools/%,$(UV)) ## everything that is checked: style, types, impo
 	@$(MAKE) --no-print-directory lint
 	@$(RUN) pytest -n 2 --dist worksteal
 
-.PHONY: soak
 soak: ## the engines and providers of a fleet killed 200 times; needs what `make test` installs
 	@STEMFLEET_TEST_KILLS=200 $(RUN) pytest tests/e2e/test_kills.py
 
