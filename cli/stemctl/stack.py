@@ -104,6 +104,12 @@ def _refusal(code: int, said: str, stack: str, project: Path) -> str:
             f"the secrets of stack {stack} are locked: set PULUMI_CONFIG_PASSPHRASE "
             "(or PULUMI_CONFIG_PASSPHRASE_FILE) to its passphrase"
         )
+    if "failed to load checkpoint" in said:
+        return (
+            f"the state of stack {stack} is cut short, as by a pulumi that was killed while it "
+            f"wrote: copy {stack}.json.bak, which lies beside it, to {stack}.json and run "
+            "`pulumi up`; it finds its machines again"
+        )
     reason = " ".join(said.replace("error:", "").split()) or f"exit code {code}"
     return f"the engine could not tell the outputs of stack {stack}: {reason}"
 

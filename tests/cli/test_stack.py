@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -126,6 +127,18 @@ def test_a_wrong_passphrase_is_told(project: Path, monkeypatch: pytest.MonkeyPat
     doctor = asked(project, "doctor")
     assert doctor.code == 1
     assert "✗ stack: the secrets of stack dev are locked" in doctor.out
+
+
+def test_a_state_that_was_cut_short_can_be_mended(project: Path) -> None:
+    put_outputs(project, fleet_outputs("http://127.0.0.1:1"))
+    backend = Path(os.environ["PULUMI_BACKEND_URL"].removeprefix("file://"))
+    [state] = backend.glob(".pulumi/stacks/*/dev.json")
+    state.write_bytes(b"")
+    answer = asked(project, "endpoints")
+    assert answer.code == 2
+    assert "copy dev.json.bak, which lies beside it, to dev.json" in answer.err
+    state.write_bytes(state.with_name("dev.json.bak").read_bytes())
+    assert "has no outputs: run `pulumi up" in asked(project, "endpoints").err
 
 
 def test_no_project_says_where_to_go(tmp_path: Path) -> None:

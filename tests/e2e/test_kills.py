@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
+import shutil
 import subprocess
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -68,7 +71,17 @@ def is_provider(process: psutil.Process) -> bool:
 
 
 def release(project: Project) -> None:
-    """Give up the lock of a run that was killed, if there is one."""
+    """Give up the lock of a run that was killed, if there is one, and mend the state that it wrote.
+
+    The engine writes its file in place, after a copy of the last one: what was rented since is
+    known by its label alone then.
+    """
+    state = Path(project.environment["PULUMI_BACKEND_URL"].removeprefix("file://"))
+    for file in state.glob(".pulumi/stacks/stemfleet/dev.json"):
+        try:
+            json.loads(file.read_bytes())
+        except ValueError:
+            shutil.copy(file.with_name("dev.json.bak"), file)
     subprocess.run(
         [*project.command, "cancel", "--yes"],
         cwd=project.folder,
