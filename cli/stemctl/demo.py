@@ -61,20 +61,16 @@ def run_demo(project: Path, out: Path) -> Demo:
     }
     with interrupts_noted(runner):
         for name, command in steps.items():
-            runner.heading(name)
-            started = time.monotonic()
-            code = runner.call(command)
-            demo.seconds[name] = time.monotonic() - started
+            code, demo.seconds[name] = runner.step(name, command)
             if code != 0 or runner.interrupted:
                 demo.failed = name
                 break
         demo.interrupted = runner.interrupted
         name = "pulumi destroy"
-        runner.heading(name)
-        started = time.monotonic()
         destroy = [pulumi, "destroy", "--yes", "--skip-preview", "--stack", STACK]
-        demo.destroyed = runner.call([*destroy, "--non-interactive"], shielded=True) == 0
-        demo.seconds[name] = time.monotonic() - started
+        destroy.append("--non-interactive")
+        code, demo.seconds[name] = runner.step(name, destroy, shielded=True)
+        demo.destroyed = code == 0
     return demo
 
 
@@ -86,9 +82,14 @@ class Runner:
         self.environment = environment
         self.interrupted = False
 
-    def heading(self, name: str) -> None:
-        """Say what comes now."""
+    def step(
+        self, name: str, command: Sequence[str], *, shielded: bool = False
+    ) -> tuple[int, float]:
+        """Say what comes now, and `call` it; the exit code, and the seconds that it took."""
         print(f"\n── {name}", file=sys.stderr, flush=True)
+        started = time.monotonic()
+        code = self.call(command, shielded=shielded)
+        return code, time.monotonic() - started
 
     def call(self, command: Sequence[str], *, shielded: bool = False) -> int:
         """Run to the end; the exit code.

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from stemctl.engine import language_host
+from stemctl.engine.launcher import write_executable
 from stemctl.errors import EngineError
 
 VERSION = "3.259.0"
@@ -60,7 +61,7 @@ def build(target: Path, tell: Tell) -> None:
         go.run("get", f"{SDK}@v{VERSION}")
         go.compile(made / "bin" / "pulumi")
         shim = Path(go.directory_of(SDK), "python", "dist", "pulumi-resource-pulumi-python")
-        install(shim.read_text(encoding="utf-8"), made / "bin" / shim.name)
+        write_executable(shim.read_text(encoding="utf-8"), made / "bin" / shim.name)
         put_language_host(made)
         if target.exists():
             shutil.rmtree(target)
@@ -69,17 +70,9 @@ def build(target: Path, tell: Tell) -> None:
 
 def put_language_host(engine: Path) -> None:
     """Put this release's language host beside a built engine, which may be older than it."""
-    install(LANGUAGE_HOST, engine / "bin" / "pulumi-language-python")
+    write_executable(LANGUAGE_HOST, engine / "bin" / "pulumi-language-python")
     source = Path(language_host.__file__).read_text(encoding="utf-8")
-    install(source, engine / "bin" / "language_host.py")
-
-
-def install(text: str, place: Path) -> None:
-    """Write an executable file, in one step."""
-    beside = place.with_name(f".{place.name}-{os.getpid()}")
-    beside.write_text(text, encoding="utf-8")
-    beside.chmod(0o755)
-    beside.replace(place)
+    write_executable(source, engine / "bin" / "language_host.py")
 
 
 def check_go() -> None:

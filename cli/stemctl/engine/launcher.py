@@ -24,13 +24,16 @@ exec {pulumi} "$@"
 """
 
 
-def write_launcher(engine: Engine) -> Path | None:
-    """Make `pulumi` of this virtual environment start the engine. None outside of one."""
+def write_launcher(engine: Engine) -> None:
+    """Make `pulumi` of this virtual environment start the engine; nothing outside of one."""
     place = launcher()
-    if place is None or engine.pulumi == place:
-        return place
-    beside = place.with_name(f".pulumi-{os.getpid()}")
-    beside.write_text(TEXT.format(pulumi=shlex.quote(str(engine.pulumi))), encoding="utf-8")
+    if place is not None and engine.pulumi != place:
+        write_executable(TEXT.format(pulumi=shlex.quote(str(engine.pulumi))), place)
+
+
+def write_executable(text: str, place: Path) -> None:
+    """Put an executable file at its place, in one step."""
+    beside = place.with_name(f".{place.name}-{os.getpid()}")
+    beside.write_text(text, encoding="utf-8")
     beside.chmod(0o755)
     beside.replace(place)
-    return place

@@ -7,12 +7,12 @@ presets apart too.
 
 from __future__ import annotations
 
-import difflib
 import importlib.util
 from collections.abc import Iterable
 
 from stemserve import schema
 from stemserve.errors import UnknownNameError
+from stemserve.names import nearest
 from stemserve.separation.recipes import PLAIN_OVERLAP, SOURCES, Member, Network, Recipe
 from stemserve.weights.files import (
     DIRECTORY_VARIABLE,
@@ -222,7 +222,7 @@ def described() -> list[schema.Preset]:
 
 
 def _unknown(kind: str, name: str, names: Iterable[str]) -> UnknownNameError:
-    choices = sorted(names, key=lambda known: -difflib.SequenceMatcher(None, name, known).ratio())
+    choices = nearest(name, names)
     return UnknownNameError(
         f"There is no {kind} named {name!r}; there are {', '.join(choices)}.", choices
     )
