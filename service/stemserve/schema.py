@@ -21,6 +21,10 @@ PORT = 8185
 MAX_SECONDS = 1e6
 """No range reaches further: eleven days."""
 
+MAX_FRAMES = 2**53
+MAX_PARTS = 256
+"""As many parts a request can hold: of five stems, four hours in pieces of five minutes."""
+
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 """Content name of an input: SHA-256 of its bytes, in lower-case hex."""
 
@@ -157,6 +161,26 @@ class Range(Contract):
         return self
 
 
+class Part(Contract):
+    """Finished samples of one stem, in place of which nothing is separated.
+
+    They are those that `Segments` tells of, of a job that asks for the same of the same track: the
+    WAV files of the segments as they were served, uploaded as inputs. Adjacent segments may be
+    joined into one file.
+    """
+
+    start_frame: int = Field(ge=0, le=MAX_FRAMES, description="Of the track, from 0")
+    end_frame: int = Field(ge=1, le=MAX_FRAMES, description="The first frame behind it")
+    stem: StemName
+    input_sha256: Sha256 = Field(description="The uploaded WAV file")
+
+    @model_validator(mode="after")
+    def _rises(self) -> Self:
+        if self.end_frame <= self.start_frame:
+            raise ValueError("end_frame must be more than start_frame")
+        return self
+
+
 class JobRequest(Contract):
     """Body of ``POST /job``: one input, and what is wanted of it."""
 
@@ -186,6 +210,12 @@ class JobRequest(Contract):
         None,
         description="Fail over an input that is damaged, where else what can be decoded is taken "
         "and the rest is silence; default: the worker's own",
+    )
+    parts: list[Part] | None = Field(
+        None,
+        max_length=MAX_PARTS,
+        description="What of this very job was finished elsewhere: it is taken as it is, and the "
+        "rest is separated. Ranges in rising order that do not overlap, all stems of each",
     )
 
     @model_validator(mode="after")
@@ -218,6 +248,11 @@ class JobRequest(Contract):
         cut_points(self.interval_cut)
         return self
 
+    @model_validator(mode="after")
+    def _parts_are_whole(self) -> Self:
+        part_ranges(self.parts or [])
+        return self
+
 
 def cut_points(interval_cut: str | None) -> tuple[float, ...]:
     """Cut points in seconds of ``"300,600"``; empty for ``None`` and the empty text.
@@ -233,6 +268,26 @@ def cut_points(interval_cut: str | None) -> tuple[float, ...]:
     if any(later <= earlier for earlier, later in zip((0.0, *points), points, strict=False)):
         raise ValueError("interval_cut: the cut points must rise, starting above 0")
     return points
+
+
+def part_ranges(parts: Iterable[Part]) -> dict[tuple[int, int], dict[str, str]]:
+    """The ranges that parts hold, in order: the input of each stem.
+
+    Raises:
+        ValueError: the ranges do not rise, overlap, or do not hold the same stems, once each.
+    """
+    ranges: dict[tuple[int, int], dict[str, str]] = {}
+    for part in parts:
+        frames = part.start_frame, part.end_frame
+        if frames not in ranges and ranges and part.start_frame < next(reversed(ranges))[1]:
+            raise ValueError("parts: the ranges must rise and not overlap")
+        stems = ranges.setdefault(frames, {})
+        if part.stem in stems:
+            raise ValueError(f"parts: {part.stem} of frames {frames} is there twice")
+        stems[part.stem] = part.input_sha256
+    if len({frozenset(stems) for stems in ranges.values()}) > 1:
+        raise ValueError("parts: each range must hold the same stems")
+    return ranges
 
 
 class JobCreated(Contract):
@@ -300,6 +355,36 @@ class Job(Contract):
         None, description="Length of the track, or of the range of it that was asked"
     )
     results: list[ResultFile] = []
+
+
+class Segment(Contract):
+    """A part of a track that is finished. Frames are samples per channel from the track's 0."""
+
+    index: int = Field(ge=0, description="Its place among all segments of the job")
+    start_frame: int = Field(ge=0)
+    end_frame: int = Field(ge=0, description="The first frame behind it")
+
+
+class Segments(Contract):
+    """Answer of ``GET /job/{id}/segments``: what is finished of a job, while it runs already.
+
+    ``GET /job/{id}/segments/{index}/{stem}`` gives the samples of one stem as a WAV file.
+    """
+
+    rate: int = Field(ge=1, description="Samples a second")
+    channels: int = Field(ge=1, le=2)
+    sample_format: BitDepth = Field(
+        description="Of the samples as they are kept: those of a wav or flac file are as there; "
+        "those that are still to be encoded with loss or turned down are 32f"
+    )
+    stems: list[StemName] = Field(
+        description="What is kept: the stems asked, and for stem.mp4 also the mix"
+    )
+    start_frame: int = Field(ge=0, description="Where the job's part of the track begins")
+    end_frame: int = Field(
+        ge=0, description="Where it ends, as far as is known: exact once the job is completed"
+    )
+    segments: list[Segment] = Field(description="Those that are finished, in order")
 
 
 class JobRow(Contract):
