@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import anyio
 
-from stemctl.inputs import Track
+from stemctl.track import Track
 
 
 @dataclass
@@ -23,12 +23,14 @@ class Errand:
 class Backlog:
     """Who waits, who may take whom, and when there is no more to come.
 
-    A track goes to a worker that has failed at it only when no live worker is left that has not.
+    A track goes only to workers that can serve its preset, and to one that has failed at it only
+    when no live one is left that has not. ``serves`` says by slot which presets that are.
     """
 
-    def __init__(self, tracks: Iterable[Track], slots: Iterable[str]) -> None:
+    def __init__(self, tracks: Iterable[Track], serves: Mapping[str, frozenset[str]]) -> None:
         self.waiting = deque(Errand(track) for track in tracks)
-        self.alive = set(slots)
+        self.alive = set(serves)
+        self._serves = serves
         self._out = 0
         self._changed = anyio.Condition()
 
@@ -40,14 +42,19 @@ class Backlog:
         async with self._changed:
             while slot in self.alive:
                 for errand in self.waiting:
-                    if slot not in errand.tried or self.alive <= set(errand.tried):
+                    able = self._able(errand.track)
+                    if slot in able and (slot not in errand.tried or able <= set(errand.tried)):
                         self.waiting.remove(errand)
                         self._out += 1
                         return errand
-                if not self.waiting and not self._out:
+                if not self._out and not any(slot in self._able(e.track) for e in self.waiting):
                     break
                 await self._changed.wait()
         return None
+
+    def _able(self, track: Track) -> set[str]:
+        """The live workers that can serve its preset."""
+        return {slot for slot in self.alive if track.wanted.preset in self._serves[slot]}
 
     async def put_back(self, errand: Errand) -> None:
         """A track that another worker shall try."""

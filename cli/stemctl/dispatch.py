@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import signal
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
 import anyio
@@ -21,12 +21,11 @@ from stemserve.schema import Job
 from stemctl.backlog import Backlog, Errand
 from stemctl.client import RefusedError, UnreachableError, Worker
 from stemctl.errors import InputError, WorkerError
-from stemctl.inputs import Track
 from stemctl.outputs import Origin, Record, Staging, cannot_write, put_in_place
 from stemctl.progress import Watcher
 from stemctl.report import End, Outcome, Report, left
+from stemctl.track import Track
 from stemctl.trip import JobFailedError, computed, download, job_request, results, upload
-from stemctl.wanted import Wanted
 
 TRIES = 3
 STRIKES = 5
@@ -56,13 +55,20 @@ class _Lanes:
 
 
 class Dispatch:
-    """One run. `run` returns when every track has ended, or the run was stopped."""
+    """One run. `run` returns when every track has ended, or the run was stopped.
+
+    ``serves`` says by slot which presets the worker can serve.
+    """
 
     def __init__(
-        self, workers: Sequence[Worker], wanted: Wanted, staging: Staging, watcher: Watcher
+        self,
+        workers: Sequence[Worker],
+        serves: Mapping[str, frozenset[str]],
+        staging: Staging,
+        watcher: Watcher,
     ) -> None:
         self._workers = workers
-        self._wanted = wanted
+        self._serves = serves
         self._staging = staging
         self._watcher = watcher
         self._scope = anyio.CancelScope()
@@ -74,7 +80,7 @@ class Dispatch:
 
     async def run(self, tracks: Sequence[Track]) -> Report:
         """Bring all tracks home, as far as that is possible."""
-        self._backlog = Backlog(tracks, [worker.slot for worker in self._workers])
+        self._backlog = Backlog(tracks, self._serves)
         async with anyio.create_task_group() as watching:
             watching.start_soon(self._stop_on_signal)
             watching.start_soon(self._renew_leases)
@@ -203,7 +209,7 @@ class Dispatch:
         """The whole way of a track: up, computed, down, in place."""
         try:
             origin = await upload(worker, track, self._watcher)
-            request = job_request(self._wanted, track, origin)
+            request = job_request(track, origin)
             job_id = str(request.job_id)
             self._begun[track.place] = worker, job_id
             try:
@@ -230,8 +236,8 @@ class Dispatch:
             lanes.downloading.release()
 
     async def _bring_home(self, worker: Worker, track: Track, job: Job, origin: Origin) -> None:
-        files = results(worker, job, self._wanted)
-        record = Record(wanted=self._wanted, origin=origin, files=files)
+        files = results(worker, job, track)
+        record = Record(wanted=track.wanted, origin=origin, files=files)
         try:
             staged = await to_thread.run_sync(self._staging.track, job.job_id)
             await download(worker, track, job.job_id, files, staged, self._watcher)

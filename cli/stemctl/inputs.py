@@ -1,4 +1,4 @@
-"""What the arguments of a run mean: files, folders with all their audio, and URLs, as tracks.
+"""What the arguments of a run mean: files, folders with all their audio, and URLs.
 
 Nothing is read here but folders and files' sizes. What cannot be used is kept with its reason, so
 that a run says so and goes on with the rest.
@@ -16,6 +16,7 @@ from urllib.parse import unquote, urlsplit
 from stemctl.errors import InputError
 from stemctl.naming import Source, assign_places, printable
 from stemctl.outputs import RECORD
+from stemctl.wanted import Wishes
 
 AUDIO_SUFFIXES = frozenset(
     {".aac", ".ac3", ".aif", ".aiff", ".alac", ".amr", ".ape", ".au", ".caf", ".dsf", ".eac3"}
@@ -26,13 +27,14 @@ AUDIO_SUFFIXES = frozenset(
 
 
 @dataclass(frozen=True)
-class Track:
+class Song:
     """One input of a run: either ``path`` or ``url`` is set."""
 
     name: str
     """For people: printable, and short enough for the worker."""
     place: str
     """Where its stems go, under the output folder."""
+    wishes: Wishes
     path: Path | None = None
     url: str | None = None
 
@@ -49,7 +51,7 @@ class Unusable:
 class Inputs:
     """All that the arguments of a run mean."""
 
-    tracks: tuple[Track, ...]
+    songs: tuple[Song, ...]
     unusable: tuple[Unusable, ...]
 
 
@@ -60,14 +62,14 @@ class _Found:
     url: str | None = None
 
 
-def find_inputs(arguments: Sequence[str], out: Path) -> Inputs:
-    """The tracks that the arguments name, each once, with places under ``out``.
+def find_inputs(arguments: Sequence[str], out: Path, wishes: Wishes) -> Inputs:
+    """The songs that the arguments name, each once, with places under ``out``.
 
     Folders are walked through, in the order of names, also behind links, each folder once. Left out
     are hidden files and folders, ``out`` itself, and what stemctl has made elsewhere.
 
     Raises:
-        InputError: there is no track, and not even an unusable one.
+        InputError: there is no song, and not even an unusable one.
     """
     unusable: list[Unusable] = []
     found: dict[str, _Found] = {}
@@ -82,7 +84,7 @@ def find_inputs(arguments: Sequence[str], out: Path) -> Inputs:
     places = assign_places([item.source for item in found.values()])
     return Inputs(
         tuple(
-            Track(printable(item.source.name)[:200], place, item.path, item.url)
+            Song(printable(item.source.name)[:200], place, wishes, item.path, item.url)
             for item, place in zip(found.values(), places, strict=True)
         ),
         tuple(unusable),

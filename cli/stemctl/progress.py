@@ -25,8 +25,8 @@ from rich.progress import (
 )
 from rich.table import Column
 
-from stemctl.inputs import Track
 from stemctl.report import End, Outcome
+from stemctl.track import Track
 
 LINE_EVERY_S = 15.0
 

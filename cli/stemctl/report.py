@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from stemctl.inputs import Track
+from stemctl.track import Track
 
 
 class End(StrEnum):

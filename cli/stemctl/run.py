@@ -9,19 +9,18 @@ from pathlib import Path
 
 import anyio
 from anyio import to_thread
-from stemserve.schema import BitDepth, StemFormat
 
 from stemctl.client import Worker
 from stemctl.dispatch import Dispatch
 from stemctl.errors import InputError, WorkerError
-from stemctl.inputs import Inputs, Track
-from stemctl.licences import check_granted
+from stemctl.inputs import Inputs
 from stemctl.outputs import Staging, is_done
+from stemctl.plan import make_plan
 from stemctl.probe import Probe, probe_fleet
 from stemctl.progress import shown
 from stemctl.report import End, Outcome, Report
 from stemctl.stack import Fleet
-from stemctl.wanted import Wanted, choose_stems, find_preset
+from stemctl.track import Track
 
 MODELS_FOR_S = 60.0
 """How long workers that have just started get to say which presets they can serve."""
@@ -29,16 +28,12 @@ MODELS_FOR_S = 60.0
 
 @dataclass(frozen=True)
 class Asked:
-    """What the command line asks of a run. None and empty: the default."""
+    """What the command line asks of a run as a whole."""
 
     out: Path
-    preset: str | None
-    stems: Sequence[str]
-    format: StemFormat
-    bit_depth: BitDepth | None
-    overwrite: bool
+    overwrite: bool = False
     granted: bool = False
-    """Refuse a preset whose weights carry no grant."""
+    """Refuse presets whose weights carry no grant."""
 
 
 async def run(inputs: Inputs, fleet: Fleet, asked: Asked) -> Report:
@@ -54,23 +49,15 @@ async def run(inputs: Inputs, fleet: Fleet, asked: Asked) -> Report:
     if not statuses:
         reasons = "; ".join(dict.fromkeys(probe.error or "" for probe in probes))
         raise WorkerError(f"no worker can be used: {reasons}")
-    preset, lacking = find_preset(asked.preset, statuses)
-    if asked.granted:
-        usable_statuses = [status for slot, status in statuses.items() if slot not in lacking]
-        check_granted(preset.name, usable_statuses)
-    wanted = Wanted(
-        preset=preset.name,
-        stems=choose_stems(preset, asked.stems, asked.format),
-        format=asked.format,
-        bit_depth=asked.bit_depth,
-    )
-    aside = {p.endpoint.slot: p.error or "" for p in probes if not p.status} | lacking
-    usable = [e for e in fleet.endpoints if e.slot in statuses and e.slot not in lacking]
+    plan = make_plan(inputs.songs, statuses, granted=asked.granted)
+    aside = {p.endpoint.slot: p.error or "" for p in probes if not p.status}
+    aside |= {slot: why for slot, why in plan.lacking.items() if slot not in plan.serves}
+    usable = [endpoint for endpoint in fleet.endpoints if endpoint.slot in plan.serves]
     with Staging(asked.out) as staging:
         before = [Outcome(bad.name, End.FAILED, error=bad.reason) for bad in inputs.unusable]
         waiting: list[Track] = []
-        for track in inputs.tracks:
-            outcome = await to_thread.run_sync(_before, track, asked, wanted)
+        for track in plan.tracks:
+            outcome = await to_thread.run_sync(_before, track, asked)
             if outcome:
                 before.append(outcome)
             else:
@@ -85,12 +72,14 @@ async def run(inputs: Inputs, fleet: Fleet, asked: Asked) -> Report:
             with shown(total, slots) as watcher:
                 for slot, reason in aside.items():
                     watcher.said(f"worker {slot} is set aside: {reason}")
+                for slot in plan.lacking.keys() & plan.serves.keys():
+                    watcher.said(f"worker {slot} gets a part of the tracks: {plan.lacking[slot]}")
                 for outcome in before:
                     watcher.ended(outcome)
-                dispatch = Dispatch(workers, wanted, staging, watcher)
+                dispatch = Dispatch(workers, plan.serves, staging, watcher)
                 report = await dispatch.run(waiting)
     report.set_aside = aside | report.set_aside
-    report.outcomes = _in_order(inputs, [*before, *report.outcomes])
+    report.outcomes = _in_order(plan.tracks, [*before, *report.outcomes])
     return report
 
 
@@ -105,11 +94,11 @@ async def _probe(fleet: Fleet) -> list[Probe]:
         await anyio.sleep(0.5)
 
 
-def _before(track: Track, asked: Asked, wanted: Wanted) -> Outcome | None:
+def _before(track: Track, asked: Asked) -> Outcome | None:
     """The outcome of a track that needs no worker any more, or may not have one."""
     place = asked.out / track.place
     try:
-        if is_done(place, track.path, track.url, wanted, overwrite=asked.overwrite):
+        if is_done(place, track.path, track.url, track.wanted, overwrite=asked.overwrite):
             return Outcome(track.name, End.THERE, track.place)
     except InputError as error:
         return Outcome(track.name, End.FAILED, track.place, error=str(error))
@@ -119,7 +108,7 @@ def _before(track: Track, asked: Asked, wanted: Wanted) -> Outcome | None:
     return None
 
 
-def _in_order(inputs: Inputs, outcomes: list[Outcome]) -> list[Outcome]:
+def _in_order(tracks: Sequence[Track], outcomes: list[Outcome]) -> list[Outcome]:
     """As the inputs were given; what could not be used comes last."""
-    order = {track.place: number for number, track in enumerate(inputs.tracks)}
+    order = {track.place: number for number, track in enumerate(tracks)}
     return sorted(outcomes, key=lambda outcome: order.get(outcome.place or "", len(order)))

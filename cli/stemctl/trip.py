@@ -12,10 +12,9 @@ from stemserve.schema import Job, JobRequest, JobStatus, ResultFile
 
 from stemctl.client import Worker
 from stemctl.errors import InputError, WorkerError
-from stemctl.inputs import Track
 from stemctl.outputs import Origin, file_origin, url_origin
 from stemctl.progress import Watcher
-from stemctl.wanted import Wanted
+from stemctl.track import Track
 
 FIRST_POLL_S = 0.1
 SLOWEST_POLL_S = 1.0
@@ -55,19 +54,19 @@ async def upload(worker: Worker, track: Track, watcher: Watcher) -> Origin:
     return origin
 
 
-def job_request(wanted: Wanted, track: Track, origin: Origin) -> JobRequest:
+def job_request(track: Track, origin: Origin) -> JobRequest:
     """The job of a track. Its id says what is asked and of what, so that asking twice is one job.
 
     The place is in it too: two tracks with the same bytes do not share a job.
     """
-    asked = wanted.model_dump_json() + origin.sha256 + track.place
+    asked = track.wanted.model_dump_json() + origin.sha256 + track.place
     return JobRequest.model_validate(
         {
             "input_url": track.url,
             "input_sha256": None if track.url else origin.sha256,
             "input_name": track.name,
             "job_id": hashlib.sha256(asked.encode()).hexdigest()[:32],
-            **wanted.model_dump(),
+            **track.wanted.model_dump(exclude_defaults=True),
         }
     )
 
@@ -99,17 +98,17 @@ async def computed(worker: Worker, track: Track, job_id: str, watcher: Watcher) 
         pause = min(pause * 1.5, SLOWEST_POLL_S)
 
 
-def results(worker: Worker, job: Job, wanted: Wanted) -> tuple[ResultFile, ...]:
+def results(worker: Worker, job: Job, track: Track) -> tuple[ResultFile, ...]:
     """A completed job's files that are wanted; what else there is, is left there.
 
     Raises:
         WorkerError: one is missing.
     """
     by_name = {file.name: file for file in job.results}
-    missing = [name for name in wanted.file_names if name not in by_name]
+    missing = [name for name in track.wanted.file_names if name not in by_name]
     if missing:
         raise WorkerError(f"worker {worker.slot} has made no {', '.join(missing)}")
-    return tuple(by_name[name] for name in wanted.file_names)
+    return tuple(by_name[name] for name in track.wanted.file_names)
 
 
 async def download(

@@ -1,4 +1,4 @@
-"""What a run asks of every track: preset, stems and format, with their defaults filled in.
+"""What a run asks of each of its tracks: preset, stems and format, as wishes and as settled.
 
 Names are checked before anything is sent, against what the workers themselves say they can do.
 """
@@ -29,8 +29,21 @@ ALL_STEMS = "all"
 TWO_STEMS = ("vocals", "instrumental")
 
 
+class Wishes(BaseModel):
+    """What is asked of a track before the workers have said what they can do."""
+
+    model_config = ConfigDict(frozen=True)
+
+    preset: str | None = None
+    """None: the workers' own."""
+    stems: tuple[str, ...] = ()
+    """Empty: the usual ones."""
+    format: StemFormat = StemFormat.WAV
+    bit_depth: BitDepth | None = DEFAULT_DEPTHS[StemFormat.WAV]
+
+
 class Wanted(BaseModel):
-    """What a run asks of every track."""
+    """What is asked of a track, with all defaults filled in."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -47,6 +60,16 @@ class Wanted(BaseModel):
     def file_names(self) -> tuple[str, ...]:
         """The files that a track's place then holds."""
         return file_names(self.stems, self.format)
+
+
+def settle(wishes: Wishes, preset: Preset) -> Wanted:
+    """What the wishes come to with their preset; raises as `choose_stems` does."""
+    return Wanted(
+        preset=preset.name,
+        stems=choose_stems(preset, wishes.stems, wishes.format),
+        format=wishes.format,
+        bit_depth=wishes.bit_depth,
+    )
 
 
 def check_format(name: str, bit_depth: str | None) -> tuple[StemFormat, BitDepth | None]:

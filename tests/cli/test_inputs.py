@@ -12,6 +12,7 @@ import pytest
 from stemctl.errors import InputError
 from stemctl.inputs import Inputs, find_inputs
 from stemctl.outputs import RECORD
+from stemctl.wanted import Wishes
 
 
 def put(path: Path, text: str = "sound") -> Path:
@@ -21,11 +22,11 @@ def put(path: Path, text: str = "sound") -> Path:
 
 
 def found(*arguments: Path | str, out: Path = Path("out")) -> Inputs:
-    return find_inputs([str(argument) for argument in arguments], out)
+    return find_inputs([str(argument) for argument in arguments], out, Wishes())
 
 
 def places(inputs: Inputs) -> list[str]:
-    return [track.place for track in inputs.tracks]
+    return [song.place for song in inputs.songs]
 
 
 def test_a_folder_gives_its_audio_with_its_folders(tmp_path: Path) -> None:
@@ -85,7 +86,7 @@ def _find_as_nobody(root: str, answer: multiprocessing.SimpleQueue[Inputs]) -> N
     if os.getuid() == 0:
         os.setgid(65534)
         os.setuid(65534)
-    answer.put(find_inputs([root], Path(root) / "out"))
+    answer.put(find_inputs([root], Path(root) / "out", Wishes()))
 
 
 @pytest.fixture
@@ -129,8 +130,8 @@ def test_urls_are_named_after_their_last_part() -> None:
         "http://b/s.wav",
     )
     assert places(inputs) == ["My Song", "host", "s"]
-    assert [track.url for track in inputs.tracks][2] == "http://b/s.wav"
-    assert "hush" not in str([(track.name, track.place) for track in inputs.tracks])
+    assert [song.url for song in inputs.songs][2] == "http://b/s.wav"
+    assert "hush" not in str([(song.name, song.place) for song in inputs.songs])
 
 
 def test_urls_with_the_same_last_part_are_told_apart() -> None:
@@ -145,4 +146,4 @@ def test_a_name_that_is_no_text_is_shown_and_placed(tmp_path: Path) -> None:
         return  # this file system has no such names
     inputs = found(tmp_path)
     assert places(inputs) == ["caf_"]
-    inputs.tracks[0].name.encode()
+    inputs.songs[0].name.encode()

@@ -18,8 +18,8 @@ from stemctl.errors import StackError
 from stemctl.inputs import find_inputs
 from stemctl.run import Asked, run
 from stemctl.stack import Fleet, read_fleet
+from stemctl.wanted import Wishes
 from stemfleet.identity import make_certificate
-from stemserve.schema import StemFormat
 
 from tests.cli.driving import STEMCTL, TOKEN, Answer, endpoints, environment, tree
 from tests.service.worker import STAND_IN, running_worker
@@ -153,7 +153,7 @@ def test_a_run_keeps_the_leases_of_its_workers(
     monkeypatch.setattr(dispatch, "RENEW_PAUSE_S", 0.2)
     song = tmp_path / "held.wav"
     song.write_text("hold")
-    asked = Asked(out, None, (), StemFormat.WAV, None, overwrite=False)
+    asked = Asked(out)
     fleet = read_fleet(outputs(port, ca=MADE.ca), "dev")
     fleet = Fleet(endpoints=fleet.endpoints[:1], token=TOKEN)
     ends: list[datetime] = []
@@ -166,7 +166,7 @@ def test_a_run_keeps_the_leases_of_its_workers(
             Worker(fleet.endpoints[0], TOKEN) as worker,
             anyio.create_task_group() as running,
         ):
-            running.start_soon(run, find_inputs([str(song)], out), fleet, asked)
+            running.start_soon(run, find_inputs([str(song)], out, Wishes()), fleet, asked)
             with anyio.fail_after(60):
                 while renewals() < 4:  # the job's own progress may account for one
                     status = await worker.status()

@@ -75,19 +75,17 @@ def submit(
     from stemctl.licences import only_granted
     from stemctl.run import Asked, run
     from stemctl.stack import find_fleet
-    from stemctl.wanted import check_format
+    from stemctl.wanted import Wishes, check_format
 
     checked_format, checked_depth = check_format(stem_format, bit_depth)
-    asked = Asked(
-        out=out,
+    wishes = Wishes(
         preset=preset,
-        stems=[name.strip() for name in stems.split(",") if name.strip()],
+        stems=tuple(name.strip() for name in stems.split(",") if name.strip()),
         format=checked_format,
         bit_depth=checked_depth,
-        overwrite=overwrite,
-        granted=only_granted(licence),
     )
-    found = find_inputs(inputs, out)
+    asked = Asked(out=out, overwrite=overwrite, granted=only_granted(licence))
+    found = find_inputs(inputs, out, wishes)
     fleet = find_fleet(project, stack, endpoint or ())
     report = anyio.run(run, found, fleet, asked)
     if as_json:

@@ -1,0 +1,87 @@
+"""Each track has wishes of its own, and goes only to workers that can serve them."""
+
+from __future__ import annotations
+
+import anyio
+import pytest
+from stemctl.backlog import Backlog
+from stemctl.errors import InputError
+from stemctl.inputs import Song
+from stemctl.plan import make_plan
+from stemctl.wanted import Wishes
+from stemserve.schema import Preset, StemFormat
+
+from tests.cli.test_wanted import CENTER, NETWORK, STEMS, status
+
+ABLE = NETWORK.model_copy(update={"available": True, "lacks": None})
+SIX = Preset(name="six", description="", stems=[*STEMS, "guitar"], available=True)
+
+
+def song(name: str, **wishes: object) -> Song:
+    return Song(name, name, Wishes.model_validate(wishes), url=f"http://host/{name}")
+
+
+def test_each_song_gets_what_is_asked_of_it() -> None:
+    songs = [
+        song("one"),
+        song("two", preset="six", stems=("guitar",), format=StemFormat.FLAC),
+        song("three", preset="center", stems=("all",)),
+    ]
+    plan = make_plan(songs, {"a": status(CENTER, SIX), "b": status(CENTER)}, granted=False)
+    assert [track.wanted.preset for track in plan.tracks] == ["center", "six", "center"]
+    assert [track.wanted.stems for track in plan.tracks] == [
+        ("vocals", "instrumental"),
+        ("guitar",),
+        tuple(STEMS),
+    ]
+    assert plan.serves == {"a": {"center", "six"}, "b": {"center"}}
+    assert plan.lacking == {"b": "has no preset six"}
+
+
+def test_a_worker_that_serves_none_of_it_is_left_out() -> None:
+    plan = make_plan([song("one", preset="htdemucs")], {"a": status(ABLE), "b": status(CENTER)},
+                     granted=False)  # fmt: skip
+    assert list(plan.serves) == ["a"]
+    with pytest.raises(InputError, match="no worker can serve"):
+        make_plan([song("one", preset="htdemucs")], {"b": status(NETWORK)}, granted=False)
+
+
+def test_workers_take_only_what_they_can_serve_and_end_when_no_more_will_come() -> None:
+    songs = [song("one", preset="six"), song("two"), song("three", preset="six")]
+    plan = make_plan(songs, {"a": status(CENTER), "b": status(CENTER, SIX)}, granted=False)
+    backlog = Backlog(plan.tracks, plan.serves)
+    taken: dict[str, list[str]] = {"a": [], "b": []}
+
+    async def work(slot: str) -> None:
+        while errand := await backlog.take(slot):
+            taken[slot].append(errand.track.name)
+            if slot == "b" and not errand.tried:
+                errand.tried.append("b")
+                await backlog.put_back(errand)
+            else:
+                await backlog.finish()
+
+    async def main() -> None:
+        with anyio.fail_after(10):
+            async with anyio.create_task_group() as group:
+                group.start_soon(work, "a")
+                group.start_soon(work, "b")
+
+    anyio.run(main)
+    assert taken["a"] == ["two"]
+    assert sorted(taken["b"]) == ["one", "one", "three", "three"]
+
+
+def test_a_preset_whose_last_worker_is_gone_keeps_nobody_waiting() -> None:
+    songs = [song("one", preset="six")]
+    plan = make_plan(songs, {"a": status(CENTER), "b": status(SIX)}, granted=False)
+    backlog = Backlog(plan.tracks, {"a": frozenset({"center"}), "b": frozenset({"six"})})
+
+    async def main() -> None:
+        with anyio.fail_after(10):
+            await backlog.set_aside("b")
+            assert await backlog.take("a") is None
+            assert await backlog.take("b") is None
+
+    anyio.run(main)
+    assert [errand.track.name for errand in backlog.waiting] == ["one"]
