@@ -35,6 +35,7 @@ COMMANDS = (
     "cancel",
     "offers",
     "sweep",
+    "preview_comment",
     "doctor",
     "engine",
 )
