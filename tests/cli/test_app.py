@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 from tests.cli.driving import stemctl
 
 COMMANDS = [
-    "demo", "submit", "endpoints", "status", "jobs", "logs", "cancel", "offers", "sweep", "doctor",
-    "engine",
+    "demo", "submit", "endpoints", "status", "jobs", "logs", "cancel", "offers", "sweep",
+    "preview-comment", "doctor", "engine",
 ]  # fmt: skip
 HEAVY = [
     "rich", "httpx", "pydantic", "anyio", "stamina", "numpy", "pulumi", "stemserve", "stemfleet",
