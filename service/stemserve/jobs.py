@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
+from stemserve import clock
 from stemserve.errors import PresetUnavailableError, UnknownNameError
 from stemserve.names import nearest
 from stemserve.schema import (
@@ -117,7 +117,7 @@ class StoredJob:
         """How long the job has run, or ran."""
         if self.started_at is None:
             return 0.0
-        return max(0.0, (self.ended_at or time.time()) - self.started_at)
+        return max(0.0, (self.ended_at or clock.now()) - self.started_at)
 
 
 def resolve(

@@ -63,7 +63,13 @@ class Settings(BaseSettings):
     )
     label: str = Field("", description="The worker's name, for people and process lists")
     preset: PresetName = Field("center", description="The preset of a job that names none")
-    queue_limit: int = Field(16, ge=1, le=10_000, description="Jobs that may wait")
+    queue_limit: int = Field(16, ge=1, le=100_000, description="Jobs that may wait")
+    caller_queue_limit: int | None = Field(
+        None,
+        ge=1,
+        description="Jobs of one caller that may wait: of a token, or without tokens of an address;"
+        " default: as many as of all",
+    )
     licence: LicencePolicy = Field(
         LicencePolicy.ANY, description="Refuse presets whose weights carry no grant: granted"
     )

@@ -7,32 +7,26 @@ says so only while it still runs: a job that was cancelled meanwhile stays cance
 from __future__ import annotations
 
 import sqlite3
-import threading
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import TypeAdapter
 
+from stemserve import clock
+from stemserve.database import Database
 from stemserve.errors import (
-    DiskFullError,
     JobEndedError,
     JobExistsError,
     JobRunningError,
     NoSuchJobError,
     QueueFullError,
 )
-from stemserve.files import DISK_FULL
 from stemserve.jobs import JobContent, StoredJob
 from stemserve.schema import Details, JobStatus, ResultFile, Tasks
 
 CANCELLED = "cancelled"
 
-_BUSY_S = 30.0
-"""How long a lock of somebody who looks into the file by hand is waited for."""
-
-_SCHEMA = """
+_TABLE = """
 CREATE TABLE IF NOT EXISTS jobs (
     turn INTEGER PRIMARY KEY AUTOINCREMENT,
     job_id TEXT NOT NULL UNIQUE,
@@ -51,12 +45,24 @@ CREATE TABLE IF NOT EXISTS jobs (
     error TEXT,
     error_type TEXT
 );
+"""
+
+_COLUMNS = {
+    "caller": "TEXT",
+    "reached": "INTEGER NOT NULL DEFAULT 0",
+}
+"""What the table has got since its first version. ``caller``: who posted the job. ``reached``: the
+most segments that were finished when a process died over it."""
+
+_INDICES = """
 CREATE INDEX IF NOT EXISTS jobs_by_status ON jobs (status, turn);
 CREATE INDEX IF NOT EXISTS jobs_by_input ON jobs (input_sha256);
+CREATE INDEX IF NOT EXISTS jobs_by_caller ON jobs (status, caller);
 """
 
 _QUEUE_AGAIN = """
-UPDATE jobs SET status = 'pending', attempts = 0, created_at = ?, started_at = NULL,
+UPDATE jobs SET status = 'pending', attempts = 0, reached = 0, caller = ?, created_at = ?,
+    started_at = NULL,
     ended_at = NULL, tasks = '{}', details = '{}', results = '[]', error = NULL,
     error_type = NULL, turn = (SELECT max(turn) + 1 FROM jobs)
 WHERE job_id = ?
@@ -65,26 +71,33 @@ WHERE job_id = ?
 _RESULTS = TypeAdapter(list[ResultFile])
 
 
+@dataclass(frozen=True)
+class QueueLimits:
+    """How many jobs may wait: of all callers, and of one."""
+
+    all: int
+    caller: int
+
+
 class Store:
     """The table of jobs. Any call may raise `DiskFullError`, having changed nothing."""
 
     def __init__(self, path: Path) -> None:
-        self._lock = threading.Lock()
-        self._connection = sqlite3.connect(
-            path, timeout=_BUSY_S, check_same_thread=False, isolation_level=None
-        )
-        self._connection.row_factory = sqlite3.Row
-        self._connection.execute("PRAGMA journal_mode = WAL")
-        self._connection.execute("PRAGMA synchronous = NORMAL")
-        self._connection.executescript(_SCHEMA)
+        self._database = Database(path, _TABLE, _COLUMNS, _INDICES)
+        self._writing = self._database.writing
+        self._reading = self._database.reading
 
     def close(self) -> None:
         """Fold the write-ahead log into the file."""
-        with self._lock:
-            self._connection.close()
+        self._database.close()
 
     def add(
-        self, job_id: str, content: JobContent, input_name: str | None, queue_limit: int
+        self,
+        job_id: str,
+        content: JobContent,
+        input_name: str | None,
+        limits: QueueLimits,
+        caller: str | None = None,
     ) -> StoredJob:
         """Queue a job, or find it: the same id with the same content is the same job.
 
@@ -92,51 +105,59 @@ class Store:
 
         Raises:
             JobExistsError: there is a job of that id with other content.
-            QueueFullError: ``queue_limit`` jobs wait already.
+            QueueFullError: as many jobs wait already as may, or as many of that caller.
         """
         text = content.text()
-        with self._transaction() as db:
+        with self._writing() as db:
             row = db.execute("SELECT * FROM jobs WHERE job_id = ?", [job_id]).fetchone()
             if row is not None and row["content"] != text:
                 raise JobExistsError(f"Job {job_id} exists and asks for something else.")
             if row is not None and row["status"] != JobStatus.FAILED:
                 return _job(row)
-            waiting = _count(db, JobStatus.PENDING)
-            if waiting >= queue_limit:
-                raise QueueFullError(f"{waiting} jobs wait already; try again later.")
-            now = time.time()
+            _check_queue(db, limits, caller)
+            now = clock.now()
             if row is not None:
-                db.execute(_QUEUE_AGAIN, [now, job_id])
+                db.execute(_QUEUE_AGAIN, [caller, now, job_id])
             else:
                 db.execute(
                     "INSERT INTO jobs (job_id, content, input_sha256, input_name, status,"
-                    " created_at) VALUES (?, ?, ?, ?, ?, ?)",
-                    [job_id, text, content.input_sha256, input_name, JobStatus.PENDING, now],
+                    " created_at, caller) VALUES (?, ?, ?, ?, ?, ?, ?)",
+                    [
+                        job_id,
+                        text,
+                        content.input_sha256,
+                        input_name,
+                        JobStatus.PENDING,
+                        now,
+                        caller,
+                    ],
                 )
             return _get(db, job_id)
 
     def get(self, job_id: str) -> StoredJob:
         """The job; raises `NoSuchJobError`."""
-        with self._transaction() as db:
+        with self._reading() as db:
             return _get(db, job_id)
 
     def newest(self, status: JobStatus | None, limit: int) -> tuple[list[StoredJob], int]:
         """The newest jobs, and how many there are without the limit."""
-        with self._transaction() as db:
+        where, given = ("", []) if status is None else (" WHERE status = ?", [status])
+        with self._reading() as db:
             rows = db.execute(
-                "SELECT * FROM jobs WHERE ?1 IS NULL OR status = ?1 ORDER BY turn DESC LIMIT ?2",
-                [status, limit],
+                f"SELECT * FROM jobs{where} ORDER BY turn DESC LIMIT ?",  # noqa: S608 (no input)
+                [*given, limit],
             ).fetchall()
-            return [_job(row) for row in rows], _count(db, status)
+            total = _count(db, status)
+        return [_job(row) for row in rows], total
 
     def running(self) -> list[StoredJob]:
         """The jobs that run; found at once, however many there are."""
-        with self._transaction() as db:
+        with self._reading() as db:
             return [_job(row) for row in db.execute("SELECT * FROM jobs WHERE status = 'running'")]
 
     def count(self, status: JobStatus) -> int:
         """How many jobs are in that status."""
-        with self._transaction() as db:
+        with self._reading() as db:
             return _count(db, status)
 
     def delete(self, job_id: str) -> str | None:
@@ -144,7 +165,7 @@ class Store:
 
         Returns the input that no job has any more, if there is one.
         """
-        with self._transaction() as db:
+        with self._writing() as db:
             job = _get(db, job_id)
             if job.status is JobStatus.RUNNING:
                 raise JobRunningError(f"Job {job_id} is running; cancel it before deleting it.")
@@ -156,7 +177,7 @@ class Store:
 
     def cancel(self, job_id: str) -> StoredJob:
         """End a job that waits or runs; raises `NoSuchJobError`, and `JobEndedError` else."""
-        with self._transaction() as db:
+        with self._writing() as db:
             job = _get(db, job_id)
             if job.status in (JobStatus.COMPLETED, JobStatus.FAILED):
                 raise JobEndedError(f"Job {job_id} is {job.status} already.")
@@ -165,7 +186,7 @@ class Store:
 
     def claim(self) -> StoredJob | None:
         """The job that waits the longest, now running; None when none waits."""
-        with self._transaction() as db:
+        with self._writing() as db:
             row = db.execute(
                 "SELECT job_id FROM jobs WHERE status = 'pending' ORDER BY turn LIMIT 1"
             ).fetchone()
@@ -174,32 +195,32 @@ class Store:
             db.execute(
                 "UPDATE jobs SET status = 'running', started_at = coalesce(started_at, ?)"
                 " WHERE job_id = ?",
-                [time.time(), row["job_id"]],
+                [clock.now(), row["job_id"]],
             )
             return _get(db, row["job_id"])
 
     def is_running(self, job_id: str) -> bool:
         """Whether the job runs; false for one that is gone."""
-        with self._transaction() as db:
+        with self._reading() as db:
             return _is_running(db, job_id)
 
     def requeue(self) -> int:
         """Let every running job wait again: whoever ran it is gone. Returns how many."""
-        with self._transaction() as db:
+        with self._writing() as db:
             return db.execute(
                 "UPDATE jobs SET status = 'pending' WHERE status = 'running'"
             ).rowcount
 
     def fetched(self, job_id: str, sha256: str) -> None:
         """Note under which name the input of a job was stored."""
-        with self._transaction() as db:
+        with self._writing() as db:
             db.execute("UPDATE jobs SET input_sha256 = ? WHERE job_id = ?", [sha256, job_id])
 
     def advance(
         self, job_id: str, tasks: Tasks, details: Details, duration_seconds: float | None
     ) -> None:
         """Note how far a running job is."""
-        with self._transaction() as db:
+        with self._writing() as db:
             db.execute(
                 "UPDATE jobs SET tasks = ?, details = ?,"
                 " duration_seconds = coalesce(?, duration_seconds)"
@@ -209,7 +230,7 @@ class Store:
 
     def finish(self, job_id: str, results: list[ResultFile], duration_seconds: float) -> None:
         """Note the results of a running job, which is now completed."""
-        with self._transaction() as db:
+        with self._writing() as db:
             if not _is_running(db, job_id):
                 return
             job = _get(db, job_id)
@@ -228,51 +249,51 @@ class Store:
 
     def fail(self, job_id: str, error: str, error_type: str) -> None:
         """Note why a running job failed."""
-        with self._transaction() as db:
+        with self._writing() as db:
             if _is_running(db, job_id):
                 _end(db, job_id, JobStatus.FAILED, error, error_type)
 
     def interrupted(self, job_id: str, error: str, error_type: str, limit: int) -> StoredJob | None:
         """Note that a running job lost its process.
 
-        It waits again, first in the queue, unless this happened for the ``limit``-th time.
-        Returns the job as it is then; None if it did not run.
+        It waits again, first in the queue, unless this happened for the ``limit``-th time without
+        a segment more in between. Returns the job as it is then; None if it did not run.
         """
-        with self._transaction() as db:
+        with self._writing() as db:
             if not _is_running(db, job_id):
                 return None
             job = _get(db, job_id)
-            db.execute("UPDATE jobs SET attempts = attempts + 1 WHERE job_id = ?", [job_id])
-            if job.attempts + 1 < limit:
+            done = job.details.completed_segments
+            reached = db.execute("SELECT reached FROM jobs WHERE job_id = ?", [job_id]).fetchone()
+            attempts = 1 if done > reached[0] else job.attempts + 1
+            db.execute(
+                "UPDATE jobs SET attempts = ?, reached = max(reached, ?) WHERE job_id = ?",
+                [attempts, done, job_id],
+            )
+            if attempts < limit:
                 db.execute("UPDATE jobs SET status = 'pending' WHERE job_id = ?", [job_id])
             else:
                 _end(db, job_id, JobStatus.FAILED, error, error_type)
             return _get(db, job_id)
 
-    @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        with self._lock:
-            try:
-                self._connection.execute("BEGIN IMMEDIATE")
-                yield self._connection
-                self._connection.execute("COMMIT")
-            except BaseException as error:
-                if self._connection.in_transaction:
-                    self._connection.execute("ROLLBACK")
-                if isinstance(error, sqlite3.OperationalError) and _is_disk_full(error):
-                    raise DiskFullError(DISK_FULL) from error
-                raise
 
-
-def _is_disk_full(error: sqlite3.OperationalError) -> bool:
-    # The write-ahead log fails with FULL; the files beside it may fail with an I/O error instead.
-    return error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)
+def _check_queue(db: sqlite3.Connection, limits: QueueLimits, caller: str | None) -> None:
+    waiting = _count(db, JobStatus.PENDING)
+    if waiting >= limits.all:
+        raise QueueFullError(f"{waiting} jobs wait already; try again later.")
+    if caller is not None and limits.caller < limits.all:
+        own = db.execute(
+            "SELECT count(*) FROM jobs WHERE status = 'pending' AND caller = ?", [caller]
+        ).fetchone()[0]
+        if own >= limits.caller:
+            raise QueueFullError(f"{own} of your jobs wait already; try again later.")
 
 
 def _count(db: sqlite3.Connection, status: JobStatus | None) -> int:
-    row = db.execute(
-        "SELECT count(*) FROM jobs WHERE ?1 IS NULL OR status = ?1", [status]
-    ).fetchone()
+    if status is None:
+        row = db.execute("SELECT count(*) FROM jobs").fetchone()
+    else:
+        row = db.execute("SELECT count(*) FROM jobs WHERE status = ?", [status]).fetchone()
     return int(row[0])
 
 
@@ -285,7 +306,7 @@ def _end(
 ) -> None:
     db.execute(
         "UPDATE jobs SET status = ?, ended_at = ?, error = ?, error_type = ? WHERE job_id = ?",
-        [status, time.time(), error, error_type, job_id],
+        [status, clock.now(), error, error_type, job_id],
     )
 
 

@@ -14,7 +14,7 @@ from stemserve.errors import NotReadyError
 from stemserve.jobfiles import STATES
 from stemserve.jobs import StoredJob, resolve
 from stemserve.problems import declared
-from stemserve.routes.parts import Worker
+from stemserve.routes.parts import Caller, Worker
 from stemserve.schema import (
     Deleted,
     Job,
@@ -26,6 +26,7 @@ from stemserve.schema import (
     JobStatus,
     Logs,
 )
+from stemserve.store import QueueLimits
 
 router = APIRouter(tags=["jobs"])
 
@@ -41,7 +42,7 @@ _MESSAGES = {
     "/job",
     responses=declared(400, 404, 409, 413, 429, 503, 507),
 )
-def post_job(request: JobRequest, worker: Worker) -> JobCreated:
+def post_job(request: JobRequest, worker: Worker, caller: Caller) -> JobCreated:
     """Queue a job. The same job posted again is the job that is there."""
     if not worker.runner.presets:
         raise NotReadyError(f"Models not ready: {worker.runner.unready}")
@@ -52,8 +53,9 @@ def post_job(request: JobRequest, worker: Worker) -> JobCreated:
         job_id = request.job_id or content.digest()
     else:
         job_id = request.job_id or secrets.token_hex(16)
+    limits = QueueLimits(settings.queue_limit, settings.caller_queue_limit or settings.queue_limit)
     with worker.lease.taking_work():
-        job = worker.store.add(job_id, content, request.input_name, settings.queue_limit)
+        job = worker.store.add(job_id, content, request.input_name, limits, caller)
     from_thread.run_sync(worker.runner.wake)
     return JobCreated(job_id=job.job_id, status=job.status, message=_MESSAGES[job.status])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -37,3 +38,14 @@ def _parts(request: Request) -> Parts:
 
 Worker = Annotated[Parts, Depends(_parts)]
 """The parts, as the parameter of a route."""
+
+
+def _caller(request: Request, worker: Worker) -> str:
+    if worker.settings.token is None:
+        return f"address {request.client.host if request.client else 'unknown'}"
+    token = request.headers.get("authorization", "").partition(" ")[2].strip()
+    return f"token {hashlib.sha256(token.encode()).hexdigest()[:16]}"
+
+
+Caller = Annotated[str, Depends(_caller)]
+"""Who calls, by a digest of the token or else by address, as the parameter of a route."""
