@@ -33,6 +33,12 @@ class EmptyRangeError(StemserveError):
     type = "empty-range"
 
 
+class BadPartError(StemserveError):
+    """A part that is to be taken over is not what this very job would have made."""
+
+    type = "bad-part"
+
+
 class PresetUnavailableError(StemserveError):
     """The preset exists, and this worker lacks something that it needs."""
 
@@ -125,6 +131,28 @@ class NotCompletedError(StemserveError):
     """The job has no results, or none yet."""
 
     type = "not-completed"
+
+
+class NotStartedError(StemserveError):
+    """Nothing is known of the job's segments yet."""
+
+    type = "not-started"
+
+
+class SegmentsGoneError(StemserveError):
+    """The samples of the job's segments are no longer kept."""
+
+    type = "segments-gone"
+
+
+class NoSuchSegmentError(StemserveError):
+    """The job has no such segment, or has not finished it yet, or keeps no such stem."""
+
+    type = "no-such-segment"
+
+    def __init__(self, message: str, choices: list[str] | None = None) -> None:
+        super().__init__(message)
+        self.choices = choices
 
 
 class NoSuchFileError(StemserveError):

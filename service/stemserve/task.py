@@ -18,9 +18,21 @@ from stemserve.schema import (
     Preset,
     Range,
     ResultFile,
+    Segments,
     StemFormat,
     Tasks,
 )
+
+
+class TaskPart(BaseModel):
+    """Frames of the track, from ``start`` to ``end``, that were finished elsewhere."""
+
+    model_config = ConfigDict(frozen=True)
+
+    start: int
+    end: int
+    files: dict[str, Path]
+    """A WAV file for each stem that is kept."""
 
 
 class SeparationTask(BaseModel):
@@ -49,6 +61,8 @@ class SeparationTask(BaseModel):
     """Of the input's bytes; None: not known, and found by reading them."""
     input_name: str | None = None
     """What people call the input; None: by its file name."""
+    parts: tuple[TaskPart, ...] = ()
+    """What is taken as it is, in order."""
 
 
 class Started(BaseModel):
@@ -66,6 +80,13 @@ class Advanced(BaseModel):
     tasks: Tasks
     details: Details
     duration_seconds: float | None = None
+
+
+class Committed(BaseModel):
+    """So much of the task is on the disk; told at its start, and at the end of each segment."""
+
+    kind: Literal["committed"] = "committed"
+    segments: Segments
 
 
 class Logged(BaseModel):
@@ -91,4 +112,6 @@ class Failed(BaseModel):
     error_type: str
 
 
-Event = Annotated[Started | Advanced | Logged | Finished | Failed, Field(discriminator="kind")]
+Event = Annotated[
+    Started | Advanced | Committed | Logged | Finished | Failed, Field(discriminator="kind")
+]

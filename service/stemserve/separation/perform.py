@@ -21,23 +21,23 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from time import monotonic
 
-from stemserve.audio.decode import AudioFacts, decode, probe
+from stemserve.audio.decode import AudioFacts, probe
 from stemserve.audio.encode import Encoding
 from stemserve.audio.tags import read_tags
-from stemserve.errors import DiskFullError, EmptyRangeError, NotAudioError
+from stemserve.errors import DiskFullError, NotAudioError
 from stemserve.schema import SIDECAR, ResultFile, derived_stems
 from stemserve.separation import sidecar
 from stemserve.separation.encoding import Encodings
-from stemserve.separation.mixdown import separated
+from stemserve.separation.filling import Filling, beyond_the_end
 from stemserve.separation.outputs import Output, in_place, kept, outputs
+from stemserve.separation.parts import opened
 from stemserve.separation.presets import check_stems, find_preset
 from stemserve.separation.progress import Emit, Progress
 from stemserve.separation.recipes import Recipe
-from stemserve.separation.segments import Segments, in_segments
+from stemserve.separation.segments import Segments
 from stemserve.separation.separators import how_it_runs, open_separator
-from stemserve.separation.span import Separator, Span
+from stemserve.separation.span import Span
 from stemserve.task import Finished, Logged, SeparationTask
 
 SEGMENT_SECONDS = 300
@@ -70,12 +70,14 @@ def perform(task: SeparationTask, emit: Emit) -> Finished:
     remarks = [*facts.remarks, *facts.damage]
     for remark in remarks:
         emit(Logged(line=remark))
-    work = _Work(task, recipe, separator, facts, span, made, remarks)
     ends = tuple(end - span.start for end in _ends(task, facts, span))
-    progress.cut(facts.rate, (facts.frames if span.end is None else span.end) - span.start, ends)
+    parts = opened(task, facts, span)
+    filling = Filling(task, recipe, separator, facts, span, ends, parts, remarks)
+    work = _Work(task, recipe, facts, span, made, filling)
+    progress.cut(facts.rate, filling.expected, ends)
     progress.begin("inference")
     with _partial_directory(task.output_dir) as partial:
-        results, frames = work.do(partial, ends, progress)
+        results, frames = work.do(partial, progress)
         for result in results:
             (partial / _RESULTS / result.name).replace(task.output_dir / result.name)
     progress.end()
@@ -88,21 +90,23 @@ class _Work:
 
     task: SeparationTask
     recipe: Recipe
-    separator: Separator
     facts: AudioFacts
     span: Span
     outputs: tuple[Output, ...]
-    remarks: list[str]
+    filling: Filling
 
-    def do(
-        self, partial: Path, ends: tuple[int, ...], progress: Progress
-    ) -> tuple[list[ResultFile], int]:
+    def do(self, partial: Path, progress: Progress) -> tuple[list[ResultFile], int]:
         """Make every file in a directory in ``partial``; also how many frames each holds."""
         task, facts = self.task, self.facts
-        began = monotonic()
         digest = task.input_sha256 or _digest(task.input_path)
         segments = Segments(
-            partial, self._key(digest), kept(task), facts.rate, facts.channels, task.clip
+            partial,
+            self._key(digest),
+            kept(task),
+            facts.rate,
+            facts.channels,
+            task.clip,
+            self.span.start,
         )
         results = partial / _RESULTS
         shutil.rmtree(results, ignore_errors=True)  # encoders begin anew
@@ -113,7 +117,7 @@ class _Work:
             with Encodings(
                 encoded, segments, results, facts.rate, facts.channels, tags
             ) as encodings:
-                self._separate(segments, ends, began, progress, encodings)
+                self.filling.fill(segments, progress, encodings.check)
                 progress.begin("conversion")
                 held = encodings.finish(progress.breathe)
             for output in self.outputs:
@@ -128,49 +132,6 @@ class _Work:
         self._log(told, progress)
         (results / SIDECAR).write_text(told.model_dump_json(indent=2) + "\n")
         return self._described(results, progress), segments.frames
-
-    def _separate(
-        self,
-        segments: Segments,
-        ends: tuple[int, ...],
-        began: float,
-        progress: Progress,
-        encodings: Encodings,
-    ) -> None:
-        """Bring what is not finished yet to ``segments``."""
-        task, facts, mark, spent = self.task, self.facts, segments.frames, segments.journal.seconds
-        if mark:
-            line = f"goes on at {(self.span.start + mark) / facts.rate:.1f} s: the rest was done"
-            progress.emit(Logged(line=line))
-            progress.reach(mark)
-        if segments.journal.ended:
-            return
-
-        def remark(line: str) -> None:
-            self.remarks.append(line)
-            progress.emit(Logged(line=line))
-
-        def reached(frames: float) -> None:
-            progress.compute(mark + frames)
-
-        parts = separated(
-            self.separator,
-            self.recipe.stems,
-            decode(task.input_path, facts, strict=task.strict, remark=remark),
-            facts.rate,
-            tuple(kept(task)),
-            Span(self.span.start + mark, self.span.end),
-            reached,
-        )
-        for part, ends_segment in in_segments(parts, mark, ends):
-            segments.append(part)
-            encodings.check()
-            if ends_segment:
-                segments.commit(spent + monotonic() - began)
-            progress.reach(segments.frames)
-        if not segments.frames:
-            raise _beyond_the_end(facts)
-        segments.commit(spent + monotonic() - began, ended=True)
 
     def _key(self, digest: str) -> str:
         """A digest of all that the samples depend on."""
@@ -215,9 +176,10 @@ class _Work:
             realtime=round(frames / max(seconds, 1e-3), 2),
             result_seconds=frames,
             gain=segments.gain,
+            taken=tuple((part.start, part.end) for part in self.filling.parts),
             held_at_full_scale={name: count for name, count in held.items() if count},
             peaks=segments.journal.peaks,
-            remarks=tuple(self.remarks),
+            remarks=tuple(self.filling.remarks),
         )
 
     def _log(self, told: sidecar.Sidecar, progress: Progress) -> None:
@@ -266,18 +228,12 @@ def _span(task: SeparationTask, facts: AudioFacts) -> Span:
         None if end is None else min(_nearest(end, facts.rate), max(facts.frames, 1)),
     )
     if span.start >= (facts.frames if span.end is None else span.end):
-        raise _beyond_the_end(facts)
+        raise beyond_the_end(facts)
     return span
 
 
 def _nearest(seconds: float, rate: int) -> int:
     return int(seconds * rate + 0.5)
-
-
-def _beyond_the_end(facts: AudioFacts) -> EmptyRangeError:
-    return EmptyRangeError(
-        f"Nothing lies in that range: the track has {facts.seconds:.3f} s at {facts.rate} Hz."
-    )
 
 
 def _ends(task: SeparationTask, facts: AudioFacts, span: Span) -> tuple[int, ...]:

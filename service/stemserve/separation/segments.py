@@ -18,7 +18,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from stemserve.audio import Block
-from stemserve.audio.wav import WavFile
+from stemserve.audio.wav import WavFile, WavSamples
 from stemserve.schema import Clip
 from stemserve.separation.outputs import Kept
 
@@ -63,6 +63,7 @@ class Segments:
         rate: samples a second.
         channels: of the sound, 1 or 2.
         clip: what becomes of samples beyond full scale.
+        first: which frame of the track their first is.
 
     Raises:
         OSError: the disk is full, or the folder cannot be written.
@@ -76,6 +77,7 @@ class Segments:
         rate: int,
         channels: int,
         clip: Clip,
+        first: int = 0,
     ) -> None:
         self._folder = folder
         self._stems = stems
@@ -92,7 +94,15 @@ class Segments:
         self._now = self.journal
         mark = None if journal is None else journal.frames
         self._files = {
-            stem: WavFile(self.path(stem), kept.depth, rate, widths[stem], voice=stem, frames=mark)
+            stem: WavFile(
+                self.path(stem),
+                kept.depth,
+                rate,
+                widths[stem],
+                voice=stem,
+                frames=mark,
+                first=first,
+            )
             for stem, kept in stems.items()
         }
 
@@ -127,7 +137,24 @@ class Segments:
                 block = np.clip(block, -1, 1)
             at_full = file.append(block)
             beyond[stem] = beyond.get(stem, 0) + max(held, at_full)
-        update = {"frames": self._now.frames + frames, "peaks": peaks, "beyond": beyond}
+        self._grow(frames, peaks, beyond)
+
+    def take(self, sources: Mapping[str, WavSamples], start: int, frames: int) -> None:
+        """Write what was finished elsewhere: ``frames`` of every stem, from ``start`` in its file.
+
+        They are kept there as they are here. What was held at full scale there is not known.
+        """
+        peaks = dict(self._now.peaks)
+        for at in range(start, start + frames, BLOCK_FRAMES):
+            count = min(BLOCK_FRAMES, start + frames - at)
+            for stem, file in self._files.items():
+                file.append_kept(sources[stem].read(at, count))
+                block = file.read(file.frames - count, count)
+                peaks[stem] = max(peaks.get(stem, 0.0), float(np.abs(block).max()))
+            self._grow(count, peaks, self._now.beyond)
+
+    def _grow(self, frames: int, peaks: dict[str, float], beyond: dict[str, int]) -> None:
+        update = {"frames": self._now.frames + frames, "peaks": dict(peaks), "beyond": beyond}
         with self._grown:
             self._now = self._now.model_copy(update=update)
             self._grown.notify_all()

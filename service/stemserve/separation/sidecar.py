@@ -85,6 +85,8 @@ class Sidecar(BaseModel):
     result_seconds: float
     gain: float
     """By which all files were turned down (clip: rescale); 1: not."""
+    taken: tuple[tuple[int, int], ...] = ()
+    """Frames of the track, from and to, that were separated elsewhere and taken over as parts."""
     held_at_full_scale: dict[str, int]
     """By file, how many samples were beyond full scale and are held there, where there are any."""
     peaks: dict[str, float]
