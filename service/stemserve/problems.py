@@ -30,6 +30,10 @@ STATUSES: dict[type[errors.StemserveError], HTTPStatus] = {
     errors.NoSuchInputError: HTTPStatus.NOT_FOUND,
     errors.NoSuchJobError: HTTPStatus.NOT_FOUND,
     errors.NoSuchFileError: HTTPStatus.NOT_FOUND,
+    errors.RequestError: HTTPStatus.UNPROCESSABLE_ENTITY,
+    errors.NoSuchSegmentError: HTTPStatus.NOT_FOUND,
+    errors.NotStartedError: HTTPStatus.CONFLICT,
+    errors.SegmentsGoneError: HTTPStatus.GONE,
     errors.UploadStalledError: HTTPStatus.REQUEST_TIMEOUT,
     errors.InputTooLargeError: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     errors.BadRangeError: HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE,
@@ -41,6 +45,10 @@ STATUSES: dict[type[errors.StemserveError], HTTPStatus] = {
 """The status of each error that a call can end with."""
 
 _PLAIN = {
+    HTTPStatus.REQUEST_TIMEOUT: (
+        "request-timeout",
+        "The request's body did not come in time; send it at once.",
+    ),
     HTTPStatus.BAD_REQUEST: ("bad-request", "The body cannot be read as JSON."),
     HTTPStatus.NOT_FOUND: ("not-found", "There is nothing at this address; see /openapi.json."),
     HTTPStatus.METHOD_NOT_ALLOWED: (

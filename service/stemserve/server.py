@@ -16,6 +16,7 @@ import anyio
 import uvicorn
 
 from stemserve.app import create_app
+from stemserve.connections import limited_protocol
 from stemserve.errors import SettingsError
 from stemserve.files import lock
 from stemserve.inputs import Inputs
@@ -123,6 +124,9 @@ async def _serve(parts: Parts, listening: socket.socket, context: ssl.SSLContext
     server = _Server(
         uvicorn.Config(
             app,
+            http=limited_protocol(parts.settings),
+            h11_max_incomplete_event_size=parts.settings.header_limit,
+            timeout_keep_alive=parts.settings.keep_alive,
             access_log=False,
             log_config=None,
             lifespan="off",

@@ -79,11 +79,26 @@ class Settings(BaseSettings):
         " be decoded, with silence in place of the rest",
     )
 
+    connection_limit: int = Field(512, ge=1, description="Connections at one time")
+    keep_alive: int = Field(5, ge=0, description="A connection without a request is closed after")
+    header_limit: int = Field(2**15, ge=2**10, description="A request's address and headers")
+    header_timeout: float = Field(20, gt=0, description="They have come by then")
+    body_limit: int = Field(2**16, ge=1, description="A request's body, uploads aside")
+    body_timeout: float = Field(30, gt=0, description="It has come by then")
+    download_stall: float = Field(
+        120, gt=0, description="A download is cut when the caller takes nothing for longer"
+    )
+
     input_limit: int = Field(4 * 2**30, ge=1, description="The largest input that is taken")
     keep_free: int = Field(
         256 * 2**20, ge=0, description="No input is taken that would leave the disk less than this"
     )
     upload_stall: float = Field(60, gt=0, description="An upload that pauses longer is dropped")
+    upload_rate: int = Field(
+        2**12, ge=0, description="So is one that brings fewer bytes a second for that long"
+    )
+    duration_limit: float = Field(12 * 3600, gt=0, description="The longest track that is taken")
+    channel_limit: int = Field(16, ge=1, description="The most channels that a track may have")
     fetch_timeout: float = Field(3600, gt=0, description="The longest download of an input_url")
     fetch_private: bool = Field(
         False, description="Also fetch an input_url from private and loopback addresses"

@@ -14,6 +14,7 @@ from stemserve.errors import NoSuchInputError, UploadStalledError
 from stemserve.problems import declared
 from stemserve.routes.parts import Worker
 from stemserve.schema import Input, Sha256
+from stemserve.settings import Settings
 
 router = APIRouter(tags=["inputs"])
 
@@ -49,14 +50,15 @@ async def put_input(sha256: Name, request: Request, response: Response, worker: 
     length = request.headers.get("content-length", "")
     if length.isdecimal():
         worker.inputs.check_room(int(length))
-    stored = await worker.inputs.store(_body(request, worker.settings.upload_stall), sha256)
+    stored = await worker.inputs.store(_body(request, worker.settings), sha256)
     response.status_code = 201
     return stored
 
 
-async def _body(request: Request, stall_s: float) -> AsyncIterator[bytes]:
-    """The request's body; raises `UploadStalledError` if the sender pauses or goes away."""
+async def _body(request: Request, settings: Settings) -> AsyncIterator[bytes]:
+    """The request's body; raises `UploadStalledError` if the sender pauses, drips or goes away."""
     stream = request.stream()
+    stall_s, came, since = settings.upload_stall, 0, anyio.current_time()
     while True:
         try:
             with anyio.fail_after(stall_s):
@@ -70,3 +72,12 @@ async def _body(request: Request, stall_s: float) -> AsyncIterator[bytes]:
         if chunk is None:
             return
         yield chunk
+        came += len(chunk)
+        now = anyio.current_time()
+        if now - since > stall_s:
+            if came < settings.upload_rate * (now - since):
+                raise UploadStalledError(
+                    f"The upload came at less than {settings.upload_rate} bytes a second; send it"
+                    " again over a better line."
+                )
+            came, since = 0, now
