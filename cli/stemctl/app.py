@@ -34,6 +34,7 @@ COMMANDS = (
     "logs",
     "cancel",
     "offers",
+    "quote",
     "sweep",
     "preview_comment",
     "doctor",

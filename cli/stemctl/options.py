@@ -30,3 +30,25 @@ EndpointOption = Annotated[
 JsonOption = Annotated[
     bool, typer.Option("--json", help="Print one JSON object on standard output.")
 ]
+CloudsOption = Annotated[
+    str, typer.Option("--cloud", metavar="A,B", help="The clouds to look at: vast, runpod.")
+]
+GpuOption = Annotated[
+    list[str] | None,
+    typer.Option("--gpu", metavar="NAME", help="Only such GPUs: 'RTX 4090'; can be repeated."),
+]
+MaxPriceOption = Annotated[
+    float | None,
+    typer.Option("--max-price", metavar="USD", min=0, help="Per hour of one machine, at most."),
+]
+SpotOption = Annotated[
+    bool, typer.Option("--spot", help="Interruptible machines: cheaper, and they may vanish.")
+]
+ByOption = Annotated[
+    str | None,
+    typer.Option("--by", metavar="TIME", help="When it has to be done: 3h, 90m, 18:30, or a date."),
+]
+BudgetOption = Annotated[
+    float | None,
+    typer.Option("--budget", metavar="USD", min=0, help="What all of it may cost."),
+]

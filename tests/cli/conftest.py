@@ -9,6 +9,10 @@ from pathlib import Path
 import pytest
 
 from tests.cli.driving import TOKEN, endpoints
+from tests.clouds.clock import Clock
+from tests.clouds.machines import Nothing
+from tests.clouds.runpod import RunpodEmulator
+from tests.clouds.vast import VastEmulator
 from tests.service.worker import RunningWorker, running_worker
 
 
@@ -61,3 +65,21 @@ def project(tmp_path: Path) -> Path:
     folder.mkdir()
     (folder / "Pulumi.yaml").write_text("name: stemfleet\nruntime: python\n")
     return folder
+
+
+@pytest.fixture
+def vast(monkeypatch: pytest.MonkeyPatch) -> Iterator[VastEmulator]:
+    """Vast.ai, emulated, and its key in the environment."""
+    with VastEmulator(clock=Clock(60.0), start=Nothing) as cloud:
+        for name, value in cloud.environment().items():
+            monkeypatch.setenv(name, value)
+        yield cloud
+
+
+@pytest.fixture
+def runpod(monkeypatch: pytest.MonkeyPatch) -> Iterator[RunpodEmulator]:
+    """RunPod, likewise."""
+    with RunpodEmulator(Nothing).serve() as cloud:
+        for name, value in cloud.environment.items():
+            monkeypatch.setenv(name, value)
+        yield cloud

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from tests.cli.driving import stemctl
 
 COMMANDS = [
-    "demo", "submit", "endpoints", "status", "jobs", "logs", "cancel", "offers", "sweep",
+    "demo", "submit", "endpoints", "status", "jobs", "logs", "cancel", "offers", "quote", "sweep",
     "preview-comment", "doctor", "engine",
 ]  # fmt: skip
 HEAVY = [

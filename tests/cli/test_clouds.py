@@ -17,32 +17,12 @@ from typer.testing import CliRunner
 
 from tests.cli.driving import stemctl
 from tests.cli.test_stack import pulumi
-from tests.clouds.clock import Clock
 from tests.clouds.faults import Fault
-from tests.clouds.machines import Nothing
 from tests.clouds.runpod import RunpodEmulator
 from tests.clouds.vast import VastEmulator
 from tests.infra.runpods import put
 
 KEYS = ("VAST_API_KEY", "VASTAI_API_KEY", "RUNPOD_API_KEY")
-
-
-@pytest.fixture
-def vast(monkeypatch: pytest.MonkeyPatch) -> Iterator[VastEmulator]:
-    """Vast.ai, emulated, and its key in the environment."""
-    with VastEmulator(clock=Clock(60.0), start=Nothing) as cloud:
-        for name, value in cloud.environment().items():
-            monkeypatch.setenv(name, value)
-        yield cloud
-
-
-@pytest.fixture
-def runpod(monkeypatch: pytest.MonkeyPatch) -> Iterator[RunpodEmulator]:
-    """RunPod, likewise."""
-    with RunpodEmulator(Nothing).serve() as cloud:
-        for name, value in cloud.environment.items():
-            monkeypatch.setenv(name, value)
-        yield cloud
 
 
 @pytest.fixture

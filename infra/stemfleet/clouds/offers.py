@@ -60,7 +60,12 @@ fall this far short of what it is sold as."""
 
 def speed(offer: Offer) -> float:
     """Expected speed of all its GPUs, an RTX 3090's being 1."""
-    return _SPEEDS.get(normal(offer.gpu), UNKNOWN_SPEED) * offer.gpu_count
+    return expected_speed(offer.gpu) * offer.gpu_count
+
+
+def expected_speed(gpu: str) -> float:
+    """Expected speed of one GPU of that name, an RTX 3090's being 1."""
+    return _SPEEDS.get(normal(gpu), UNKNOWN_SPEED)
 
 
 def cost(offer: Offer) -> float:

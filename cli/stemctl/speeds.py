@@ -1,0 +1,118 @@
+"""How fast a GPU separates with a preset: as measured in earlier runs, else as expected.
+
+What was measured is kept for the user, over all projects, as seconds of audio and seconds of work
+by GPU and kind of work. What is expected is a product: the speed of `htdemucs` on an RTX 3090, the
+GPU's part of that (`stemfleet.clouds.offers`), and the preset's cost in times of `htdemucs`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import platformdirs
+from pydantic import BaseModel, RootModel, ValidationError
+from stemfleet.clouds.offers import expected_speed, normal
+
+HTDEMUCS_REALTIME = 50.0
+"""Seconds of audio a second of `htdemucs` on an RTX 3090. Others report 42 to 53 of a V100 with
+Demucs itself; nothing of this project was measured on a GPU yet."""
+
+COSTS: dict[str, tuple[float, float]] = {
+    "htdemucs": (1.0, 1.0),
+    "htdemucs_ft": (4.0, 1.0),
+    "htdemucs_6s": (0.8, 0.8),
+    "hdemucs_mmi": (1.0, 1.0),
+    "kim_vocal_2": (1.4, 1.4),
+    "ensemble": (28.5, 9.0),
+    "ensemble-single": (25.9, 6.4),
+    "ensemble-fast": (9.6, 3.8),
+}
+"""By preset, in times of `htdemucs`: of all stems, and of vocals and instrumental alone. A worker
+tells the same of itself, but for a quote there is none."""
+
+HERE, HERE_REALTIME = "this machine", 2.0
+"""The name of what a worker of this machine runs on, and its speed of `htdemucs` on two cores."""
+
+LEAST_COST = 0.05
+"""Of a preset that costs next to nothing (`center`): decoding and encoding remain."""
+
+TWO_STEMS = frozenset(("vocals", "instrumental", "no_vocals"))
+ENOUGH_S = 600.0
+"""Of audio, until what was measured is believed."""
+REMEMBERED_S = 360_000.0
+"""Of audio: what is older counts less and less."""
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Seconds of audio a second of one machine; ``measured``: not only expected."""
+
+    realtime: float
+    measured: bool
+
+
+class _Sum(BaseModel):
+    audio_s: float = 0.0
+    work_s: float = 0.0
+
+
+class _Kept(RootModel[dict[str, dict[str, _Sum]]]):
+    """By kind of work, then by GPU."""
+
+
+def kind_of_work(preset: str, stems: Iterable[str]) -> str:
+    """What of a request decides its speed."""
+    return f"{preset}/two" if set(stems) and set(stems) <= TWO_STEMS else preset
+
+
+def speed_of(gpu: str, preset: str, stems: Iterable[str] = ()) -> Speed:
+    """Of a machine with such a GPU; no ``stems``: all that the preset has."""
+    kind = kind_of_work(preset, stems)
+    kept = _read().root.get(kind, {}).get(normal(gpu))
+    if kept and kept.audio_s >= ENOUGH_S and kept.work_s > 0:
+        return Speed(kept.audio_s / kept.work_s, True)
+    whole, two = COSTS.get(preset, (LEAST_COST, LEAST_COST))
+    cost = two if kind.endswith("/two") else whole
+    alone = HERE_REALTIME if gpu == HERE else HTDEMUCS_REALTIME * expected_speed(gpu)
+    return Speed(alone / cost, False)
+
+
+def learn(measured: Iterable[tuple[str, str, float, float]]) -> None:
+    """Keep what a run has measured: GPU, kind of work, seconds of audio, seconds of work.
+
+    Where it cannot be kept, quotes stay as good as they were.
+    """
+    kept = _read()
+    for gpu, kind, audio_s, work_s in measured:
+        if not gpu or audio_s <= 0 or work_s <= 0:
+            continue
+        total = kept.root.setdefault(kind, {}).setdefault(normal(gpu), _Sum())
+        total.audio_s += audio_s
+        total.work_s += work_s
+        if total.audio_s > REMEMBERED_S:
+            share = REMEMBERED_S / total.audio_s
+            total.audio_s *= share
+            total.work_s *= share
+    path = _place()
+    beside = path.with_name(f"{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside.write_text(json.dumps(kept.model_dump(), indent=1))
+        beside.replace(path)
+    except OSError:
+        beside.unlink(missing_ok=True)
+
+
+def _place() -> Path:
+    return platformdirs.user_data_path("stemfleet") / "speeds.json"
+
+
+def _read() -> _Kept:
+    try:
+        return _Kept.model_validate_json(_place().read_bytes())
+    except (OSError, ValidationError):
+        return _Kept({})
