@@ -19,8 +19,15 @@ from anyio.streams.buffered import BufferedByteReceiveStream
 from pydantic import TypeAdapter, ValidationError
 
 from stemserve.errors import SeparationDiedError
-from stemserve.settings import SECRETS, Settings
-from stemserve.task import Event, Failed, Finished, SeparationTask, Started
+from stemserve.settings import Settings, is_secret
+from stemserve.task import (
+    PRELOAD_VARIABLE,
+    Event,
+    Failed,
+    Finished,
+    SeparationTask,
+    Started,
+)
 from stemserve.weights.policy import LICENCE_VARIABLE
 
 LINE_LIMIT = 2**20
@@ -51,6 +58,8 @@ class SeparationProcess:
         group: TaskGroup,
         chatter: Callable[[str], None],
         lock_fd: int | None = None,
+        *,
+        preload: str | None = None,
     ) -> Self:
         """Start the process and wait until it is up.
 
@@ -59,12 +68,15 @@ class SeparationProcess:
             group: Where its standard error is read until it ends.
             chatter: Is given each line that is no event.
             lock_fd: A descriptor that stays open until the process is gone.
+            preload: A preset that is loaded before the process counts as up.
 
         Raises:
             SeparationDiedError: it could not be started, or did not come up.
         """
-        environment = {k: v for k, v in os.environ.items() if k not in SECRETS}
+        environment = {k: v for k, v in os.environ.items() if not is_secret(k)}
         environment[LICENCE_VARIABLE] = settings.licence
+        if preload is not None:
+            environment[PRELOAD_VARIABLE] = preload
         command = settings.separation_command
         try:
             process = await anyio.open_process(

@@ -52,7 +52,9 @@ class Runner:
         self.device = "starting"
         self.presets: list[Preset] = []
         """As the separation process last told them; empty until it was up once."""
-        self.unready: str | None = "The separation process is starting."
+        self.unready: str | None = (
+            f"The separation process is starting, and loads the preset {settings.preset}."
+        )
         """Why no job could be run now; None when one could."""
 
     def files(self, job_id: str) -> JobFiles:
@@ -94,7 +96,10 @@ class Runner:
                     await self._run_jobs(process)
 
     async def _start(self, group: TaskGroup, lock_fd: int) -> SeparationProcess:
-        process = await SeparationProcess.start(self._settings, group, self._chatter, lock_fd)
+        preset = self._settings.preset
+        process = await SeparationProcess.start(
+            self._settings, group, self._chatter, lock_fd, preload=preset
+        )
         group.start_soon(self._wake_at_end, process)
         self.device = process.started.device
         self.presets = process.started.presets

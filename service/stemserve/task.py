@@ -23,6 +23,9 @@ from stemserve.schema import (
     Tasks,
 )
 
+PRELOAD_VARIABLE = "STEMSERVE_PRELOAD"
+"""Names to the process, in its environment, a preset to load before it says `Started`."""
+
 
 class TaskPart(BaseModel):
     """Frames of the track, from ``start`` to ``end``, that were finished elsewhere."""

@@ -6,6 +6,7 @@ import importlib.util
 import shutil
 import subprocess
 
+CPU = "cpu"
 _NVIDIA_SECONDS = 10
 
 
@@ -13,7 +14,7 @@ def device_name() -> str:
     """The first GPU's name and memory where torch could use one, else ``cpu``."""
     query = shutil.which("nvidia-smi")
     if query is None or importlib.util.find_spec("torch") is None:
-        return "cpu"
+        return CPU
     try:
         answer = subprocess.run(
             [query, "--query-gpu=name,memory.total", "--format=csv,noheader"],
@@ -23,6 +24,6 @@ def device_name() -> str:
             check=True,
         )
     except (OSError, subprocess.SubprocessError):
-        return "cpu"
+        return CPU
     lines = answer.stdout.strip().splitlines()
-    return lines[0].strip() if lines else "cpu"
+    return lines[0].strip() if lines else CPU

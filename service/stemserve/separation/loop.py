@@ -18,9 +18,8 @@ from typing import BinaryIO
 from pydantic import ValidationError
 
 from stemserve.errors import StemserveError
-from stemserve.separation.device import device_name
-from stemserve.separation.presets import described
-from stemserve.task import Event, Failed, SeparationTask, Started
+from stemserve.separation.preload import started
+from stemserve.task import PRELOAD_VARIABLE, Event, Failed, SeparationTask
 
 _QUEUE_LIMIT = 16
 _GRACE_SECONDS = 2.0
@@ -44,7 +43,7 @@ def run(tasks: BinaryIO, events: BinaryIO) -> None:
     lines: queue.Queue[bytes] = queue.Queue(_QUEUE_LIMIT)
     threading.Thread(target=_read, args=(tasks, lines, unwanted), daemon=True).start()
     try:
-        emit(Started(device=device_name(), presets=described()))
+        emit(started(os.environ.get(PRELOAD_VARIABLE)))
         from stemserve.separation import perform  # heavy, and needed from here on
 
         del perform

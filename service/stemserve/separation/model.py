@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -67,6 +67,17 @@ class Models:
         if network not in self._read:
             self._read[network] = load(network, self.running)
         return self._read[network]
+
+    def fill(self, networks: Iterable[Network]) -> None:
+        """Read networks, and bring them to the device as long as there is room."""
+        for network in networks:
+            model = self.of(network)
+            try:
+                model.to(self.running.device)
+            except torch.OutOfMemoryError:
+                model.to(torch.device("cpu"))
+            else:
+                self._resident.append(network)
 
     def on_device(self, network: Network) -> Model:
         """A network's model, on the device; others make room for it where they must.

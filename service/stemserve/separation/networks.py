@@ -27,15 +27,19 @@ CROWDED_STRETCH_SECONDS = 120.0
 """The same when they take turns on the device: each is then moved there once in so much sound."""
 
 
-def load(recipe: Recipe, how: Running | None = None) -> Separator:
-    """The separator of a preset made of networks. They are read when they are first needed.
+def load(recipe: Recipe, how: Running | None = None, *, at_once: bool = False) -> Separator:
+    """The separator of a preset made of networks.
 
     Args:
         recipe: the preset.
         how: the device and the rest; what the environment asks for, if it is not given.
+        at_once: read all networks, and bring to the device what there is room for; else they are
+            read when they are first needed.
     """
     how = how or running()
     models = Models(how)
+    if at_once:
+        models.fill(recipe.networks)
     batches: dict[Member, Batches] = {}
 
     def opened(members: Sequence[Member]) -> list[tuple[Member, Batches, Windows]]:

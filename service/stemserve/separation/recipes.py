@@ -69,9 +69,14 @@ class Recipe:
     """Reported signal-to-distortion ratio of each stem in dB, on MVSep's Multisong set."""
 
     @property
+    def networks(self) -> tuple[Network, ...]:
+        """The networks that it needs, each once."""
+        return tuple(dict.fromkeys(member.network for member in (*self.members, *self.band)))
+
+    @property
     def weights(self) -> tuple[WeightFile, ...]:
         """The files of weights that it needs, each once."""
-        return tuple(dict.fromkeys(m.network.weights for m in (*self.members, *self.band)))
+        return tuple(dict.fromkeys(network.weights for network in self.networks))
 
     def heard(self, stems: tuple[str, ...]) -> tuple[tuple[Member, ...], tuple[Member, ...]]:
         """Those of ``members`` and of ``band`` that the stems depend on."""

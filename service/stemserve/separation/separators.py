@@ -10,8 +10,12 @@ from stemserve.separation.span import Separator
 _loaded: dict[str, Separator] = {}
 
 
-def open_separator(recipe: Recipe) -> Separator:
-    """The separator of a preset, its weights loaded. One preset is kept loaded at a time.
+def open_separator(recipe: Recipe, *, at_once: bool = False) -> Separator:
+    """The separator of a preset. One preset is kept loaded at a time.
+
+    Args:
+        recipe: the preset.
+        at_once: load its networks now; else each is when it is first needed.
 
     Raises:
         PresetUnavailableError: something that it needs is not here.
@@ -21,7 +25,7 @@ def open_separator(recipe: Recipe) -> Separator:
         raise PresetUnavailableError(f"This worker cannot serve {recipe.name}: it {lacking}.")
     if recipe.name not in _loaded:
         _loaded.clear()
-        _loaded[recipe.name] = _load(recipe)
+        _loaded[recipe.name] = _load(recipe, at_once=at_once)
     return _loaded[recipe.name]
 
 
@@ -34,11 +38,11 @@ def how_it_runs(recipe: Recipe) -> str | None:
     return running().described()
 
 
-def _load(recipe: Recipe) -> Separator:
+def _load(recipe: Recipe, *, at_once: bool) -> Separator:
     if not recipe.members:
         from stemserve.separation.center import separate
 
         return separate
     from stemserve.separation.networks import load
 
-    return load(recipe)
+    return load(recipe, at_once=at_once)
