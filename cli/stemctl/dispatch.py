@@ -241,8 +241,7 @@ class Dispatch:
         try:
             staged = await to_thread.run_sync(self._staging.track, job.job_id)
             await download(worker, track, job.job_id, files, staged, self._watcher)
-            place = self._staging.out / track.place
-            await to_thread.run_sync(put_in_place, staged, place, record)
+            await to_thread.run_sync(put_in_place, staged, self._staging.out, track, record)
         except OSError as error:
             # Nothing that comes after could be kept either.
             self.report.error = cannot_write(error, self._staging.out)

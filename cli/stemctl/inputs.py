@@ -16,7 +16,7 @@ from urllib.parse import unquote, urlsplit
 from stemctl.errors import InputError
 from stemctl.naming import Source, assign_places, printable
 from stemctl.outputs import RECORD
-from stemctl.wanted import Wishes
+from stemctl.wishes import Wishes
 
 AUDIO_SUFFIXES = frozenset(
     {".aac", ".ac3", ".aif", ".aiff", ".alac", ".amr", ".ape", ".au", ".caf", ".dsf", ".eac3"}
@@ -33,7 +33,9 @@ class Song:
     name: str
     """For people: printable, and short enough for the worker."""
     place: str
-    """Where its stems go, under the output folder."""
+    """The folder for its stems, under the output folder, unless the wishes have a pattern."""
+    source: Source
+    """What that, and a pattern's fields, are made of."""
     wishes: Wishes
     path: Path | None = None
     url: str | None = None
@@ -84,7 +86,7 @@ def find_inputs(arguments: Sequence[str], out: Path, wishes: Wishes) -> Inputs:
     places = assign_places([item.source for item in found.values()])
     return Inputs(
         tuple(
-            Song(printable(item.source.name)[:200], place, wishes, item.path, item.url)
+            Song(printable(item.source.name)[:200], place, item.source, wishes, item.path, item.url)
             for item, place in zip(found.values(), places, strict=True)
         ),
         tuple(unusable),

@@ -44,10 +44,10 @@ def assign_places(sources: Sequence[Source]) -> list[str]:
         places = [_FORMS[form](source) for source, form in zip(sources, forms, strict=True)]
         owners = defaultdict(list)
         for i, place in enumerate(places):
-            owners[_key(place)].append(i)
+            owners[fold(place)].append(i)
         clashing = {i for group in owners.values() if len(group) > 1 for i in group}
         for key, held in owners.items():
-            for holder in (i for above in _above(key) for i in owners.get(above, ())):
+            for holder in (i for above in folders_above(key) for i in owners.get(above, ())):
                 # The longer place gives way only to one that has no other form left.
                 clashing.update([holder] if forms[holder] < last else held)
         clashing = {i for i in clashing if forms[i] < last}
@@ -57,19 +57,19 @@ def assign_places(sources: Sequence[Source]) -> list[str]:
             forms[i] += 1
 
 
-def _above(key: str) -> list[str]:
+def folders_above(key: str) -> list[str]:
     """The places that would hold this one."""
     parts = key.split("/")
     return ["/".join(parts[:i]) for i in range(1, len(parts))]
 
 
-def _key(place: str) -> str:
+def fold(place: str) -> str:
     """The same for places that some file system takes for one."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFKC", place).casefold())
 
 
 def _plain(source: Source) -> str:
-    return _join(*source.folders, _stem(source.name))
+    return _join(*source.folders, stem_of(source.name))
 
 
 def _with_suffix(source: Source) -> str:
@@ -78,22 +78,22 @@ def _with_suffix(source: Source) -> str:
 
 def _with_above(source: Source) -> str:
     if source.within:
-        return _join(source.above, *source.folders, _stem(source.name))
-    return _join(f"{_short(_stem(source.name))} ({_short(source.above)})")
+        return _join(source.above, *source.folders, stem_of(source.name))
+    return _join(f"{short(stem_of(source.name))} ({short(source.above)})")
 
 
 def _with_both(source: Source) -> str:
     if source.within:
         return _join(source.above, *source.folders, source.name)
-    return _join(f"{_short(source.name)} ({_short(source.above)})")
+    return _join(f"{short(source.name)} ({short(source.above)})")
 
 
 def _with_hash(source: Source) -> str:
-    return _join(f"{_short(_stem(source.name))} ({_hash(source)[:8]})")
+    return _join(f"{short(stem_of(source.name))} ({_hash(source)[:8]})")
 
 
 def _with_whole_hash(source: Source) -> str:
-    return _join(f"{_short(_stem(source.name))} ({_hash(source)})")
+    return _join(f"{short(stem_of(source.name))} ({_hash(source)})")
 
 
 _FORMS: tuple[Callable[[Source], str], ...] = (
@@ -110,26 +110,26 @@ def _hash(source: Source) -> str:
     return hashlib.sha256(source.identity.encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def _stem(name: str) -> str:
+def stem_of(name: str) -> str:
     stem, dot, suffix = name.rpartition(".")
     return stem if dot and stem.strip(".") and suffix else name
 
 
 def _join(*parts: str) -> str:
-    return "/".join(_safe(part) for part in parts)
+    return "/".join(safe(part) for part in parts)
 
 
-def _safe(part: str) -> str:
+def safe(part: str) -> str:
     """A name that every common file system takes, and that is neither hidden nor a way out."""
     part = printable(part)
     part = "".join("_" if c in '/\\:*?"<>|' else c for c in part)
     part = part.rstrip(" .").lstrip(" ")
     if part.startswith("."):
         part = "_" + part[1:]
-    return _short(part, LONGEST_PART) or "_"
+    return short(part, LONGEST_PART) or "_"
 
 
-def _short(part: str, length: int = LONGEST_PIECE) -> str:
+def short(part: str, length: int = LONGEST_PIECE) -> str:
     """The part cut to so many bytes of UTF-8, between characters."""
     whole = printable(part).encode()
     return part if len(whole) <= length else whole[:length].decode(errors="ignore").rstrip(" .")

@@ -1,7 +1,8 @@
-"""What is in the output folder, and how stems get there: a whole track at once, or not at all.
+"""What is in the output folder, and how stems get there: a whole track at once, or file by file.
 
-Beside the stems of a track lies `RECORD`: which input they are of and what was asked. By it the
-next run knows what is done, and what at that place is not its own and must be left alone.
+Of each track there is a record: which input its stems are of and what was asked. By it the next
+run knows what is done, and what at that place is not its own and must be left alone. It lies as
+`RECORD` in the track's folder; of a track whose stems are spread by a pattern, in `RECORDS`.
 """
 
 from __future__ import annotations
@@ -13,17 +14,20 @@ import json
 import os
 import shutil
 import tempfile
-from pathlib import Path
+from pathlib import Path, PurePath
 from types import TracebackType
 from typing import IO, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 from stemserve.schema import ResultFile
 
 from stemctl.errors import InputError
+from stemctl.naming import fold
+from stemctl.track import Track
 from stemctl.wanted import Wanted
 
 RECORD = ".stemctl.json"
+RECORDS = ".stemctl"
 STAGING_PREFIX = ".stemctl-"
 LOCK = "lock"
 
@@ -47,42 +51,74 @@ class Record(BaseModel):
     wanted: Wanted
     origin: Origin
     files: tuple[ResultFile, ...]
+    places: tuple[str, ...] = ()
+    """Of a track whose stems are spread: where each of the files is, under the output folder."""
+
+    @field_validator("places")
+    @classmethod
+    def _within(cls, places: tuple[str, ...]) -> tuple[str, ...]:
+        if any(PurePath(place).is_absolute() or ".." in PurePath(place).parts for place in places):
+            raise ValueError("leads out of the output folder")
+        return places
 
 
-def is_done(
-    place: Path, path: Path | None, url: str | None, wanted: Wanted, *, overwrite: bool
-) -> bool:
-    """Whether all that is wanted of an input is at its place; False: it can be put there.
+def is_done(out: Path, track: Track, *, overwrite: bool) -> bool:
+    """Whether all that is wanted of a track is at its place; False: it can be put there.
 
     Blocks: it may have to read the input.
 
     Raises:
         InputError: something else is there, and would be lost; or ``overwrite`` would not help.
+        OSError: the input cannot be read.
     """
+    record = read_record(out, track)
+    if track.own_folder:
+        there, foreign = _look_at_folder(out / track.place, record)
+    else:
+        there, foreign = _look_at_files(out, track, record)
+    if not there and not foreign:
+        return False
+    reason = "holds files that are not stemctl's"
+    intact = not foreign
+    if record and there:
+        same = record.wanted == track.wanted
+        if same and _is_of(record.origin, track.path, track.url):
+            sizes = [_size(path) for path in there]
+            whole = [file.size for file in record.files]
+            if sizes == whole:
+                return True
+            if any(size not in (None, right) for size, right in zip(sizes, whole, strict=True)):
+                intact, reason = False, "holds stems that were changed since"
+        else:
+            intact = False
+            reason = "holds the stems of another input" if same else f"holds {record.wanted}"
+    if not intact and not overwrite:
+        raise InputError(f"{out / track.place} {reason}: choose another --out, or --overwrite")
+    return False
+
+
+def _look_at_folder(place: Path, record: Record | None) -> tuple[list[Path], bool]:
+    """Which files stemctl has put there, as far as is known, and whether there are others."""
     _see_way(place)
     if not os.path.lexists(place):
-        return False
+        return [], False
     if not place.is_dir():
         raise InputError(f"{place} is in the way: move it, or choose another --out")
-    record = read_record(place)
-    if record and record.wanted == wanted and _is_of(record.origin, path, url):
-        sizes = [_size(place / file.name) for file in record.files]
-        if sizes == [file.size for file in record.files]:
-            return True
-        intact = all(
-            size in (None, file.size) for size, file in zip(sizes, record.files, strict=True)
-        )
-        reason = "holds stems that were changed since"
-    elif record:
-        intact = False
-        other = record.wanted != wanted
-        reason = f"holds {record.wanted}" if other else "holds the stems of another input"
-    else:
-        intact = not any(not entry.is_dir() for entry in os.scandir(place))
-        reason = "holds files that are not stemctl's"
-    if not intact and not overwrite:
-        raise InputError(f"{place} {reason}: choose another --out, or --overwrite")
-    return False
+    if record:
+        return [place / file.name for file in record.files], False
+    return [], any(not entry.is_dir() for entry in os.scandir(place))
+
+
+def _look_at_files(out: Path, track: Track, record: Record | None) -> tuple[list[Path], bool]:
+    """The same for files that a pattern has spread; what was taken away whole is forgotten."""
+    paths = [out / file for file in track.files]
+    for path in paths:
+        _see_way(path)
+        if path.is_dir():
+            raise InputError(f"{path} is in the way: move it, or choose another --output")
+    ours = [out / file for file in record.places] if record else []
+    foreign = any(os.path.lexists(path) for path in paths if path not in ours)
+    return (ours if any(map(os.path.lexists, ours)) else []), foreign
 
 
 def _see_way(place: Path) -> None:
@@ -119,12 +155,20 @@ def file_origin(path: Path) -> Origin:
     return Origin(sha256=digest.hexdigest(), size=about.st_size, mtime_ns=about.st_mtime_ns)
 
 
-def read_record(place: Path) -> Record | None:
-    """What was put at a place; None where it was not stemctl, or cannot be told any more."""
+def read_record(out: Path, track: Track) -> Record | None:
+    """What was put at a track's place; None where it was not stemctl, or cannot be told."""
     try:
-        return Record.model_validate_json((place / RECORD).read_bytes())
+        record = Record.model_validate_json(_record_path(out, track).read_bytes())
     except (OSError, ValidationError):
         return None
+    whole = track.own_folder or len(record.places) == len(record.files)
+    return record if whole else None
+
+
+def _record_path(out: Path, track: Track) -> Path:
+    if track.own_folder:
+        return out / track.place / RECORD
+    return out / RECORDS / f"{hashlib.sha256(fold(track.place).encode()).hexdigest()[:32]}.json"
 
 
 def _size(path: Path) -> int | None:
@@ -134,15 +178,23 @@ def _size(path: Path) -> int | None:
         return None
 
 
-def put_in_place(staged: Path, place: Path, record: Record) -> None:
-    """Move a staged track to its place: in one step if nothing is there, else file by file.
+def put_in_place(staged: Path, out: Path, track: Track, record: Record) -> None:
+    """Move a staged track to its place: in one step where it can be, else file by file.
 
-    In the second case the record comes last: a run that is cut short there is seen as such.
+    A run that is cut short between two files is seen as such by the next one.
 
     Raises:
         OSError: the disk is full, or the place cannot be written.
     """
-    (staged / RECORD).write_text(json.dumps(record.model_dump(mode="json"), indent=1))
+    if track.own_folder:
+        _put_folder(staged, out, track, record)
+    else:
+        _put_files(staged, out, track, record)
+
+
+def _put_folder(staged: Path, out: Path, track: Track, record: Record) -> None:
+    place = out / track.place
+    _write_record(staged / RECORD, record)
     place.parent.mkdir(parents=True, exist_ok=True)
     try:
         staged.rename(place)
@@ -151,7 +203,7 @@ def put_in_place(staged: Path, place: Path, record: Record) -> None:
             raise
     else:
         return
-    before = read_record(place)
+    before = read_record(out, track)
     new = record.wanted.file_names
     for name in new:
         (staged / name).replace(place / name)
@@ -160,6 +212,26 @@ def put_in_place(staged: Path, place: Path, record: Record) -> None:
             (place / name).unlink(missing_ok=True)
     (staged / RECORD).replace(place / RECORD)
     staged.rmdir()
+
+
+def _put_files(staged: Path, out: Path, track: Track, record: Record) -> None:
+    before = read_record(out, track)
+    for file in before.places if before else ():
+        if file not in track.files:
+            (out / file).unlink(missing_ok=True)
+    # First, so that what is there after a cut is known as ours.
+    noted = _record_path(out, track)
+    noted.parent.mkdir(parents=True, exist_ok=True)
+    _write_record(staged / RECORD, record.model_copy(update={"places": track.files}))
+    (staged / RECORD).replace(noted)
+    for name, file in zip(record.wanted.file_names, track.files, strict=True):
+        (out / file).parent.mkdir(parents=True, exist_ok=True)
+        (staged / name).replace(out / file)
+    staged.rmdir()
+
+
+def _write_record(path: Path, record: Record) -> None:
+    path.write_text(json.dumps(record.model_dump(mode="json"), indent=1))
 
 
 class Staging:

@@ -7,10 +7,15 @@ from dataclasses import dataclass
 
 from stemserve.schema import Preset, Status
 
+from stemctl.errors import InputError
 from stemctl.inputs import Song
 from stemctl.licences import check_granted
+from stemctl.naming import fold, folders_above
 from stemctl.track import Track
-from stemctl.wanted import find_preset, settle
+from stemctl.wanted import Wanted, find_preset, settle
+
+SHOWN = 5
+"""So many collisions are told."""
 
 
 @dataclass(frozen=True)
@@ -52,10 +57,53 @@ def make_plan(songs: Sequence[Song], statuses: Mapping[str, Status], *, granted:
         wishes: settle(wishes, presets[wishes.preset])
         for wishes in dict.fromkeys(song.wishes for song in songs)
     }
+    tracks = tuple(_track(song, wanted[song.wishes]) for song in songs)
+    _check_collisions(tracks)
     return Plan(
-        tracks=tuple(
-            Track(song.name, song.place, wanted[song.wishes], song.path, song.url) for song in songs
-        ),
+        tracks=tracks,
         serves={slot: frozenset(names) for slot, names in serves.items() if names},
         lacking={slot: "; ".join(dict.fromkeys(reasons)) for slot, reasons in lacking.items()},
     )
+
+
+def _track(song: Song, wanted: Wanted) -> Track:
+    template = song.wishes.output
+    if template is None:
+        place = song.place
+        files = [f"{place}/{name}" for name in wanted.file_names]
+    else:
+        place = template.place(song.source, wanted.preset, wanted.format)
+        files = [
+            template.path(song.source, wanted.preset, stem, ext)
+            for stem, _, ext in (name.partition(".") for name in wanted.file_names)
+        ]
+    return Track(song.name, place, wanted, tuple(files), song.path, song.url)
+
+
+def _check_collisions(tracks: Sequence[Track]) -> None:
+    """Nothing, if no file would be written twice, or lie where another has to be a folder.
+
+    Raises:
+        InputError: that would happen, perhaps only where case or Unicode forms are not told apart.
+    """
+    owners: dict[str, tuple[Track, str]] = {}
+    clashes: list[str] = []
+    told: set[str] = set()
+    for track in tracks:
+        for path in (track.place,) if track.own_folder else track.files:
+            other, _ = owners.setdefault(fold(path), (track, path))
+            if other is not track and track.place not in told:
+                told.add(track.place)
+                clashes.append(f"{other.name} and {track.name}: {path}")
+    for key, (track, path) in owners.items():
+        for above in folders_above(key):
+            if above in owners and track.place not in told:
+                told.add(track.place)
+                clashes.append(f"{owners[above][0].name} and {track.name}: {path}")
+    if clashes:
+        more = f" (and {len(clashes) - SHOWN} more)" if len(clashes) > SHOWN else ""
+        raise InputError(
+            "--output gives two inputs the same place, or one within the other: "
+            f"{'; '.join(clashes[:SHOWN])}{more}. Let it tell them apart, with {{folders}}, "
+            "{parent} or {name}"
+        )

@@ -96,9 +96,8 @@ async def _probe(fleet: Fleet) -> list[Probe]:
 
 def _before(track: Track, asked: Asked) -> Outcome | None:
     """The outcome of a track that needs no worker any more, or may not have one."""
-    place = asked.out / track.place
     try:
-        if is_done(place, track.path, track.url, track.wanted, overwrite=asked.overwrite):
+        if is_done(asked.out, track, overwrite=asked.overwrite):
             return Outcome(track.name, End.THERE, track.place)
     except InputError as error:
         return Outcome(track.name, End.FAILED, track.place, error=str(error))

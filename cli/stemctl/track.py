@@ -15,7 +15,18 @@ class Track:
     name: str
     """For people: printable, and short enough for the worker."""
     place: str
-    """Where its stems go, under the output folder; no other track of the run has the same."""
+    """Where its stems go, under the output folder; no other track of the run has the same.
+
+    A folder; or, where the user's own pattern says where each goes, that path with ``*`` for the
+    stem, which is for people only.
+    """
     wanted: Wanted
+    files: tuple[str, ...]
+    """Where each of the files that are wanted goes, under the output folder."""
     path: Path | None = None
     url: str | None = None
+
+    @property
+    def own_folder(self) -> bool:
+        """Whether ``place`` is a folder that holds this track and nothing else."""
+        return "*" not in self.place

@@ -66,7 +66,7 @@ def job_request(track: Track, origin: Origin) -> JobRequest:
             "input_sha256": None if track.url else origin.sha256,
             "input_name": track.name,
             "job_id": hashlib.sha256(asked.encode()).hexdigest()[:32],
-            **track.wanted.model_dump(exclude_defaults=True),
+            **track.wanted.asked,
         }
     )
 

@@ -1,4 +1,4 @@
-"""What a run asks of each of its tracks: preset, stems and format, as wishes and as settled.
+"""What a run asks of each of its tracks, with all defaults filled in.
 
 Names are checked before anything is sent, against what the workers themselves say they can do.
 """
@@ -6,16 +6,17 @@ Names are checked before anything is sent, against what the workers themselves s
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 from stemserve.schema import (
-    BIT_DEPTHS,
-    DEFAULT_DEPTHS,
+    SIDECAR,
     STEM_FILE_STEMS,
     BitDepth,
+    Clip,
     Preset,
     PresetName,
+    Range,
     Status,
     StemFormat,
     StemName,
@@ -24,22 +25,11 @@ from stemserve.schema import (
 )
 
 from stemctl.errors import InputError
+from stemctl.wishes import Wishes
+from stemctl.words import unknown
 
 ALL_STEMS = "all"
 TWO_STEMS = ("vocals", "instrumental")
-
-
-class Wishes(BaseModel):
-    """What is asked of a track before the workers have said what they can do."""
-
-    model_config = ConfigDict(frozen=True)
-
-    preset: str | None = None
-    """None: the workers' own."""
-    stems: tuple[str, ...] = ()
-    """Empty: the usual ones."""
-    format: StemFormat = StemFormat.WAV
-    bit_depth: BitDepth | None = DEFAULT_DEPTHS[StemFormat.WAV]
 
 
 class Wanted(BaseModel):
@@ -51,15 +41,32 @@ class Wanted(BaseModel):
     stems: tuple[StemName, ...]
     format: StemFormat
     bit_depth: BitDepth | None
+    mono: bool = False
+    clip: Clip = Clip.NONE
+    strict: bool | None = None
+    """None: as the worker is set."""
+    range: Range | None = None
+    sidecar: bool = False
 
     def __str__(self) -> str:
         depth = f" {self.bit_depth} bit" if self.bit_depth else ""
-        return f"{', '.join(self.stems)} ({self.preset}, {self.format}{depth})"
+        how = [self.preset, f"{self.format}{depth}"]
+        how += ["mono"] if self.mono else []
+        how += [f"clip {self.clip}"] if self.clip is not Clip.NONE else []
+        how += [] if self.strict is None else ["strict" if self.strict else "not strict"]
+        how += [] if self.range is None else [span_text(self.range)]
+        how += ["sidecar"] if self.sidecar else []
+        return f"{', '.join(self.stems)} ({', '.join(how)})"
 
     @property
     def file_names(self) -> tuple[str, ...]:
-        """The files that a track's place then holds."""
-        return file_names(self.stems, self.format)
+        """The worker's results that are wanted."""
+        return (*file_names(self.stems, self.format), *([SIDECAR] if self.sidecar else []))
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        """The same as fields of a job's request; what has its default there is left out."""
+        return self.model_dump(exclude_defaults=True, exclude={"sidecar"})
 
 
 def settle(wishes: Wishes, preset: Preset) -> Wanted:
@@ -69,25 +76,18 @@ def settle(wishes: Wishes, preset: Preset) -> Wanted:
         stems=choose_stems(preset, wishes.stems, wishes.format),
         format=wishes.format,
         bit_depth=wishes.bit_depth,
+        mono=wishes.mono,
+        clip=wishes.clip,
+        strict=wishes.strict,
+        range=wishes.range,
+        sidecar=wishes.sidecar,
     )
 
 
-def check_format(name: str, bit_depth: str | None) -> tuple[StemFormat, BitDepth | None]:
-    """The format of a name, and the bit depth, or the one that the format has by default.
-
-    Raises:
-        InputError: no such format, or it does not hold that bit depth.
-    """
-    if name not in set(StemFormat):
-        raise InputError(_unknown("format", name, [known.value for known in StemFormat]))
-    stem_format = StemFormat(name)
-    if bit_depth is None:
-        return stem_format, DEFAULT_DEPTHS.get(stem_format)
-    held = [depth.value for depth in BIT_DEPTHS[stem_format]]
-    if bit_depth not in held:
-        what = f"holds bit depth {' or '.join(held)}" if held else "has no bit depth"
-        raise InputError(f"{name} {what}, not {bit_depth}: see --bit-depth")
-    return stem_format, BitDepth(bit_depth)
+def span_text(span: Range) -> str:
+    """A range as it is written on the command line, in seconds."""
+    end = "" if span.end_seconds is None else f"{span.end_seconds:g}"
+    return f"{span.start_seconds:g}-{end}"
 
 
 def find_preset(name: str | None, statuses: Mapping[str, Status]) -> tuple[Preset, dict[str, str]]:
@@ -113,7 +113,7 @@ def find_preset(name: str | None, statuses: Mapping[str, Status]) -> tuple[Prese
         reasons = dict.fromkeys(preset.lacks or "" for preset in by_slot.values() if preset)
         raise InputError(f"no worker can serve preset {name}: {'; '.join(reasons)}")
     names = dict.fromkeys(p.name for status in statuses.values() for p in status.presets)
-    raise InputError(_unknown("preset", name, list(names)))
+    raise InputError(unknown("preset", name, list(names)))
 
 
 def choose_stems(
@@ -135,14 +135,8 @@ def choose_stems(
     for name in names:
         if name not in known and name != ALL_STEMS:
             near = list(derived) if name.startswith("no_") else preset.stems
-            raise InputError(_unknown(f"stem in preset {preset.name}", name, near))
+            raise InputError(unknown(f"stem in preset {preset.name}", name, near))
     chosen = set(names or (TWO_STEMS if set(TWO_STEMS) <= set(known) else [ALL_STEMS]))
     if ALL_STEMS in chosen:
         chosen |= set(preset.stems)
     return tuple(stem for stem in known if stem in chosen)
-
-
-def _unknown(kind: str, name: str, there: Sequence[str]) -> str:
-    near = get_close_matches(name, there, n=2, cutoff=0.5)
-    guess = f"did you mean {' or '.join(near)}? " if near else ""
-    return f"there is no {kind} {name}: {guess}There is {', '.join(there)}"

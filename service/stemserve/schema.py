@@ -90,6 +90,9 @@ SIDECAR = "separation.json"
 STEM_FILE_STEMS = ("drums", "bass", "other", "vocals")
 """What a file in the format ``stem.mp4`` holds behind the mix, in its order."""
 
+MIX = "mix"
+"""The sound as it came, where it is kept like a stem."""
+
 
 def file_names(stems: Iterable[str], stem_format: StemFormat) -> tuple[str, ...]:
     """The result files that hold these stems in that format."""
@@ -179,6 +182,32 @@ class Part(Contract):
         if self.end_frame <= self.start_frame:
             raise ValueError("end_frame must be more than start_frame")
         return self
+
+
+_CLOCK = r"(?:(?:(\d{1,6}):)?(\d{1,6}):)?(\d{1,9}(?:\.\d{1,9})?)"
+_SPAN = re.compile(rf"\s*{_CLOCK}\s*-\s*(?:{_CLOCK})?\s*", re.ASCII)
+
+
+def parse_range(text: str) -> Range:
+    """The range of ``60-90``, ``1:00-1:30``, ``1:02:03-1:02:45`` or, to the end, ``60-``.
+
+    Raises:
+        ValueError: it is none of these, or does not rise.
+    """
+    found = _SPAN.fullmatch(text)
+    if found is None:
+        raise ValueError(f"{text}: give two times, such as 60-90, 1:00-1:30 or 1:02:03-")
+    parts = found.groups()
+    times = [
+        sum(float(part or 0) * unit for part, unit in zip(clock, (3600, 60, 1), strict=True))
+        for clock in (parts[:3], parts[3:])
+    ]
+    start, end = times[0], times[1] if parts[5] else None
+    if end is not None and end <= start:
+        raise ValueError(f"{text}: the second time must be later than the first")
+    if max(times) > MAX_SECONDS:
+        raise ValueError(f"{text}: no range reaches beyond {MAX_SECONDS:.0f} seconds")
+    return Range(start_seconds=start, end_seconds=end)
 
 
 class JobRequest(Contract):

@@ -12,7 +12,7 @@ import pytest
 from stemctl.errors import InputError
 from stemctl.inputs import Inputs, find_inputs
 from stemctl.outputs import RECORD
-from stemctl.wanted import Wishes
+from stemctl.wishes import Wishes
 
 
 def put(path: Path, text: str = "sound") -> Path:

@@ -17,6 +17,7 @@ from stemctl.outputs import (
     put_in_place,
     url_origin,
 )
+from stemctl.track import Track
 from stemctl.wanted import Wanted
 from stemserve.schema import BitDepth, ResultFile, StemFormat
 
@@ -38,8 +39,21 @@ def out(tmp_path: Path) -> Path:
     return tmp_path / "out"
 
 
-def bring(out: Path, origin: Origin, wanted: Wanted = WANTED, text: str = "sound") -> Path:
-    """Put a finished track at ``out/song``."""
+def track(
+    song: Path | None, wanted: Wanted = WANTED, place: str = "song", url: str | None = None
+) -> Track:
+    """A track that goes to a folder, or by a pattern with a ``*`` for the stem."""
+    if "*" in place:
+        files = [place.replace("*", name.partition(".")[0]) for name in wanted.file_names]
+    else:
+        files = [f"{place}/{name}" for name in wanted.file_names]
+    return Track("song", place, wanted, tuple(files), song, url)
+
+
+def bring(
+    out: Path, origin: Origin, wanted: Wanted = WANTED, text: str = "sound", place: str = "song"
+) -> Path:
+    """Put a finished track at its place."""
     with Staging(out) as staging:
         staged = staging.track("job")
         files = []
@@ -47,12 +61,12 @@ def bring(out: Path, origin: Origin, wanted: Wanted = WANTED, text: str = "sound
             (staged / name).write_text(text)
             files.append(ResultFile(name=name, stem=stem, size=len(text), sha256="0" * 64))
         record = Record(wanted=wanted, origin=origin, files=tuple(files))
-        put_in_place(staged, out / "song", record)
-    return out / "song"
+        put_in_place(staged, out, track(None, wanted, place), record)
+    return out / place
 
 
 def done(place: Path, song: Path, wanted: Wanted = WANTED, *, overwrite: bool = False) -> bool:
-    return is_done(place, song, None, wanted, overwrite=overwrite)
+    return is_done(place.parent, track(song, wanted, place.name), overwrite=overwrite)
 
 
 def listing(folder: Path) -> list[str]:
@@ -128,7 +142,7 @@ def test_a_file_in_the_way_is_never_replaced(song: Path, out: Path, *, overwrite
     with pytest.raises(InputError, match="in the way"):
         done(out / "song", song, overwrite=overwrite)
     with pytest.raises(InputError, match="in the way"):
-        done(out / "song" / "deeper", song, overwrite=overwrite)
+        is_done(out, track(song, place="song/deeper"), overwrite=overwrite)
 
 
 def test_overwriting_removes_what_was_stemctls_and_nothing_else(song: Path, out: Path) -> None:
@@ -151,9 +165,9 @@ def test_a_record_that_is_no_record_counts_as_foreign(song: Path, out: Path) -> 
 def test_a_url_is_known_again_and_not_written_down(out: Path) -> None:
     url = "https://host.example/song.mp3?token=hush"
     place = bring(out, url_origin(url))
-    assert is_done(place, None, url, WANTED, overwrite=False)
+    assert is_done(out, track(None, url=url), overwrite=False)
     with pytest.raises(InputError, match="another input"):
-        is_done(place, None, url + "2", WANTED, overwrite=False)
+        is_done(out, track(None, url=url + "2"), overwrite=False)
     assert "hush" not in (place / RECORD).read_text()
 
 
@@ -173,3 +187,72 @@ def test_an_output_folder_that_cannot_be_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot be written"), Staging(tmp_path / "file" / "out"):
         pass
+
+
+SPREAD = "*/song.wav"
+
+
+def test_spread_stems_are_known_again_and_only_what_is_missing_is_made(
+    song: Path, out: Path
+) -> None:
+    bring(out, file_origin(song), place=SPREAD)
+    assert (out / "vocals" / "song.wav").read_text() == "sound"
+    spread = track(song, place=SPREAD)
+    assert is_done(out, spread, overwrite=False)
+    (out / "drums" / "song.wav").unlink()
+    assert not is_done(out, spread, overwrite=False)
+    bring(out, file_origin(song), place=SPREAD)
+    assert is_done(out, spread, overwrite=False)
+    (out / "drums" / "song.wav").write_text("mixed by hand")
+    with pytest.raises(InputError, match="changed"):
+        is_done(out, spread, overwrite=False)
+
+
+def test_a_cut_between_two_spread_files_is_ours_to_go_on(
+    song: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replace = Path.replace
+
+    def until_drums(self: Path, target: Path) -> Path:
+        if Path(target).parent.name == "drums":
+            raise OSError("pulled out")
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", until_drums)
+    with pytest.raises(OSError, match="pulled out"):
+        bring(out, file_origin(song), place=SPREAD)
+    monkeypatch.undo()
+    assert (out / "vocals" / "song.wav").read_text() == "sound"
+    assert not is_done(out, track(song, place=SPREAD), overwrite=False)
+
+
+def test_a_spread_file_of_someone_else_is_left_alone(song: Path, out: Path) -> None:
+    (out / "drums").mkdir(parents=True)
+    (out / "drums" / "song.wav").write_text("mine")
+    spread = track(song, place=SPREAD)
+    with pytest.raises(InputError, match="not stemctl's"):
+        is_done(out, spread, overwrite=False)
+    assert not is_done(out, spread, overwrite=True)
+    (out / "vocals").write_text("in the way")
+    with pytest.raises(InputError, match="in the way"):
+        is_done(out, spread, overwrite=True)
+
+
+def test_overwriting_spread_stems_removes_those_that_are_not_wanted_any_more(
+    song: Path, out: Path
+) -> None:
+    bring(out, file_origin(song), place=SPREAD)
+    fewer = WANTED.model_copy(update={"stems": ("vocals",)})
+    with pytest.raises(InputError, match="holds vocals, drums"):
+        is_done(out, track(song, fewer, SPREAD), overwrite=False)
+    bring(out, file_origin(song), fewer, place=SPREAD)
+    assert is_done(out, track(song, fewer, SPREAD), overwrite=False)
+    assert not (out / "drums" / "song.wav").exists()
+
+
+def test_what_was_taken_away_whole_is_no_obstacle(song: Path, out: Path) -> None:
+    bring(out, file_origin(song), place=SPREAD)
+    for stem in ("vocals", "drums"):
+        (out / stem / "song.wav").unlink()
+    other = WANTED.model_copy(update={"stems": ("vocals",)})
+    assert not is_done(out, track(song, other, SPREAD), overwrite=False)

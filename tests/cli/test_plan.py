@@ -7,8 +7,9 @@ import pytest
 from stemctl.backlog import Backlog
 from stemctl.errors import InputError
 from stemctl.inputs import Song
+from stemctl.naming import Source
 from stemctl.plan import make_plan
-from stemctl.wanted import Wishes
+from stemctl.wishes import Wishes
 from stemserve.schema import Preset, StemFormat
 
 from tests.cli.test_wanted import CENTER, NETWORK, STEMS, status
@@ -18,7 +19,8 @@ SIX = Preset(name="six", description="", stems=[*STEMS, "guitar"], available=Tru
 
 
 def song(name: str, **wishes: object) -> Song:
-    return Song(name, name, Wishes.model_validate(wishes), url=f"http://host/{name}")
+    source = Source((), name, "host", False, name)
+    return Song(name, name, source, Wishes.model_validate(wishes), url=f"http://host/{name}")
 
 
 def test_each_song_gets_what_is_asked_of_it() -> None:

@@ -237,3 +237,44 @@ def test_stems_in_the_output_folder_are_no_inputs(tmp_path: Path, fleet: list[st
     shutil.move(tmp_path / "stems", tmp_path / "kept")
     answer = stemctl("submit", ".", *fleet, "--json", cwd=tmp_path)
     assert ends(answer) == {"song.wav": "done"}
+
+
+def test_a_part_in_mono_goes_where_the_pattern_says_and_again_costs_nothing(
+    tmp_path: Path, out: Path, fleet: list[str]
+) -> None:
+    write_song(tmp_path / "album" / "song.wav", 2)
+    command = ["submit", tmp_path / "album", "--out", out, "--stems", "vocals,drums", *fleet]
+    command += ["--bit-depth", "16", "--mono", "--range", "0:00.5-1.5", "--clip", "rescale"]
+    command += ["--no-strict", "--sidecar", "--output", "{stem}/{parent} - {track}.{ext}", "--json"]
+    assert ends(stemctl(*command)) == {"song.wav": "done"}
+    assert tree(out / "vocals") == ["album - song.wav"]
+    assert tree(out / "separation") == ["album - song.json"]
+    with wave.open(str(out / "drums" / "album - song.wav")) as file:
+        assert (file.getnchannels(), file.getnframes()) == (1, RATE)
+    assert ends(stemctl(*command)) == {"song.wav": "there"}
+    other = stemctl(*command, "--clip", "clamp")
+    assert other.code == 2
+    assert "holds vocals, drums (center, wav 16 bit, mono, clip rescale, not strict, 0.5-1.5" in (
+        other.json["tracks"][0]["error"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--clip", "clam"], "no clip handling clam: did you mean clamp?"),
+        (["--range", "90-60"], "must be later"),
+        (["--range", "1h"], "give two times"),
+        (["--format", "stem.mp4", "--mono"], "leave out --mono"),
+        (["--output", "{trak}"], "no field trak: did you mean track?"),
+        (["--output", "x"], "same place"),
+    ],
+)
+def test_wishes_that_cannot_be_stop_a_run_before_anything_is_sent(
+    tmp_path: Path, out: Path, fleet: list[str], options: list[str], words: str
+) -> None:
+    songs = [write_song(tmp_path / f"{name}.wav") for name in "ab"]
+    answer = stemctl("submit", *songs, "--out", out, *options, *fleet, "--json")
+    assert answer.code == 2
+    assert words in answer.json["error"]
+    assert not out.exists()

@@ -18,7 +18,7 @@ from stemctl.errors import StackError
 from stemctl.inputs import find_inputs
 from stemctl.run import Asked, run
 from stemctl.stack import Fleet, read_fleet
-from stemctl.wanted import Wishes
+from stemctl.wishes import Wishes
 from stemfleet.identity import make_certificate
 
 from tests.cli.driving import STEMCTL, TOKEN, Answer, endpoints, environment, tree

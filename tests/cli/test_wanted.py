@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 from stemctl.errors import InputError
-from stemctl.wanted import check_format, choose_stems, find_preset
+from stemctl.wanted import choose_stems, find_preset
+from stemctl.wishes import check_format
 from stemserve.schema import BitDepth, Preset, Status, StemFormat
 
 STEMS = ["vocals", "instrumental", "drums", "bass", "other"]

@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import schemathesis
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from pydantic import SecretStr
 from stemserve.app import create_app
+from stemserve.schema import Range, parse_range
 
 from tests.service.worker import RunningWorker, ended, post, upload
 
@@ -56,3 +58,23 @@ def test_what_a_job_answers_is_as_the_document_says(worker: RunningWorker) -> No
 def test_the_worker_gives_the_document(worker: RunningWorker) -> None:
     with worker.client() as client:
         assert client.get("/openapi.json").json() == document
+
+
+@given(start=st.integers(0, 7200), length=st.integers(1, 7200))
+def test_ranges_are_read_as_seconds_and_as_clocks(start: int, length: int) -> None:
+    def clock(seconds: int) -> str:
+        return f"{seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d}.0"
+
+    end = start + length
+    whole = Range(start_seconds=start, end_seconds=end)
+    assert parse_range(f"{start}-{end}") == parse_range(f"{clock(start)} - {clock(end)}") == whole
+    assert parse_range(f"{clock(start)}-") == Range(start_seconds=start)
+
+
+@given(text=st.text(alphabet="0123456789:.- x"))
+def test_no_text_is_misread_as_a_range(text: str) -> None:
+    try:
+        span = parse_range(text)
+    except ValueError:
+        return
+    assert span.end_seconds is None or span.start_seconds < span.end_seconds

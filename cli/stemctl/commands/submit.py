@@ -23,6 +23,15 @@ def submit(
     out: Annotated[
         Path, typer.Option("--out", help="The stems go to OUT/track/stem.format.")
     ] = Path("stems"),
+    output: Annotated[
+        str,
+        typer.Option(
+            "--output",
+            metavar="PATTERN",
+            help="Where each stem goes in OUT, such as '{parent}/{track}/{stem}.{ext}'; also {name}"
+            " (with suffix), {folders} (below the one given), {preset}. Default: a folder a track.",
+        ),
+    ] = "",
     preset: Annotated[
         str | None, typer.Option("--preset", help="Default: the workers' own.")
     ] = None,
@@ -47,6 +56,32 @@ def submit(
             help="Bits of a sample. Default: 32f (float) for wav, 16 for flac.",
         ),
     ] = None,
+    mono: Annotated[bool, typer.Option("--mono", help="One channel.")] = False,
+    clip: Annotated[
+        str,
+        typer.Option(
+            metavar="none|rescale|clamp",
+            help="Stems beyond full scale: kept where the format can, all turned down, or held.",
+        ),
+    ] = "none",
+    strict: Annotated[
+        bool | None,
+        typer.Option(
+            "--strict/--no-strict",
+            help="Fail over a damaged input, or take what can be decoded. Default: the workers'.",
+        ),
+    ] = None,
+    span: Annotated[
+        str,
+        typer.Option(
+            "--range",
+            metavar="START-END",
+            help="A part of each: 60-90, 1:00-1:30, or 1:00:00- to the end.",
+        ),
+    ] = "",
+    sidecar: Annotated[
+        bool, typer.Option("--sidecar", help="Also separation.json: how the stems were made.")
+    ] = False,
     licence: Annotated[
         str,
         typer.Option(
@@ -75,14 +110,22 @@ def submit(
     from stemctl.licences import only_granted
     from stemctl.run import Asked, run
     from stemctl.stack import find_fleet
-    from stemctl.wanted import Wishes, check_format
+    from stemctl.wishes import Wishes, read_wishes
 
-    checked_format, checked_depth = check_format(stem_format, bit_depth)
-    wishes = Wishes(
-        preset=preset,
-        stems=tuple(name.strip() for name in stems.split(",") if name.strip()),
-        format=checked_format,
-        bit_depth=checked_depth,
+    wishes = read_wishes(
+        {
+            "preset": preset,
+            "stems": stems,
+            "format": stem_format,
+            "bit-depth": bit_depth,
+            "mono": mono,
+            "clip": clip,
+            "strict": strict,
+            "range": span,
+            "sidecar": sidecar,
+            "output": output,
+        },
+        Wishes(),
     )
     asked = Asked(out=out, overwrite=overwrite, granted=only_granted(licence))
     found = find_inputs(inputs, out, wishes)

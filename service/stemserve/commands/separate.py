@@ -42,7 +42,9 @@ def separate(
     ] = None,
     at: Annotated[
         str | None,
-        typer.Option(metavar="FROM-TO", help="A part of each: 60-90 or 1:00-1:30."),
+        typer.Option(
+            metavar="FROM-TO", help="A part of each: 60-90, 1:00-1:30, or 1:00:00- to the end."
+        ),
     ] = None,
     clip: Annotated[
         str,
@@ -68,8 +70,14 @@ def separate(
     """
     from stemserve.commands.frame import exit_code, names, print_json
     from stemserve.commands.tracks import separate_all
+    from stemserve.errors import RequestError
+    from stemserve.schema import parse_range
     from stemserve.settings import Settings
 
+    try:
+        span = None if at is None else parse_range(at)
+    except ValueError as error:
+        raise RequestError(f"--at {error}.") from None
     wishes = {
         "preset": preset,
         "all_stems": stems.strip() == "all" or None,
@@ -78,7 +86,7 @@ def separate(
         "bit_depth": bit_depth,
         "mono": mono or None,
         "interval_cut": interval_cut,
-        "range": None if at is None else _range(at),
+        "range": span,
         "clip": clip,
         "strict": strict or None,
     }
@@ -86,10 +94,3 @@ def separate(
     if as_json:
         print_json({"tracks": [outcome.as_json() for outcome in outcomes]})
     raise typer.Exit(exit_code(sum(o.finished is not None for o in outcomes), len(outcomes)))
-
-
-def _range(at: str) -> dict[str, float]:
-    from stemserve.comparison.excerpt import parse_span
-
-    start, end = parse_span(at)
-    return {"start_seconds": start, "end_seconds": end}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,13 +10,12 @@ import numpy as np
 from stemserve.audio import Block
 from stemserve.audio.decode import decode, probe
 from stemserve.errors import RequestError
+from stemserve.schema import parse_range
 
 LONGEST_SECONDS = 120.0
 """All that is compared stands in one page, and in memory."""
 
 _USUAL_SECONDS = 30.0
-_TIME = r"(?:(\d+):)?(\d+(?:\.\d+)?)"
-_SPAN = re.compile(rf"\s*{_TIME}\s*-\s*{_TIME}\s*")
 
 
 @dataclass(frozen=True)
@@ -41,14 +39,13 @@ def parse_span(text: str) -> tuple[float, float]:
     Raises:
         RequestError: it is neither, or does not rise.
     """
-    found = _SPAN.fullmatch(text)
-    if found is None:
+    try:
+        span = parse_range(text)
+    except ValueError as error:
+        raise RequestError(f"--at {error}.") from None
+    if span.end_seconds is None:
         raise RequestError(f"--at {text}: give two times, such as 60-90 or 1:00-1:30.")
-    minutes, seconds, to_minutes, to_seconds = (float(group or 0) for group in found.groups())
-    start, end = 60 * minutes + seconds, 60 * to_minutes + to_seconds
-    if end <= start:
-        raise RequestError(f"--at {text}: the second time must be later than the first.")
-    return start, end
+    return span.start_seconds, span.end_seconds
 
 
 def read_excerpt(path: Path, span: tuple[float, float] | None) -> Excerpt:
