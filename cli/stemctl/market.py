@@ -15,7 +15,7 @@ from stemctl.errors import InputError
 from stemctl.headers import song_lengths
 from stemctl.inputs import Inputs, Unusable, find_inputs
 from stemctl.quote import Plan, Work, make_plans, until, work
-from stemctl.wanted import Wishes
+from stemctl.wishes import Wishes
 
 LOCAL = "local"
 """The cloud that is this machine: it costs nothing, and has no market."""
