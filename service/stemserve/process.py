@@ -19,7 +19,7 @@ from anyio.streams.buffered import BufferedByteReceiveStream
 from pydantic import TypeAdapter, ValidationError
 
 from stemserve.errors import SeparationDiedError
-from stemserve.settings import SECRETS, Settings
+from stemserve.settings import Settings, is_secret
 from stemserve.task import (
     PRELOAD_VARIABLE,
     Event,
@@ -73,7 +73,7 @@ class SeparationProcess:
         Raises:
             SeparationDiedError: it could not be started, or did not come up.
         """
-        environment = {k: v for k, v in os.environ.items() if k not in SECRETS}
+        environment = {k: v for k, v in os.environ.items() if not is_secret(k)}
         environment[LICENCE_VARIABLE] = settings.licence
         if preload is not None:
             environment[PRELOAD_VARIABLE] = preload

@@ -24,11 +24,16 @@ from stemserve.schema import PORT, PresetName
 from stemserve.weights.policy import LicencePolicy
 
 ENV_PREFIX = "STEMSERVE_"
-SECRETS = frozenset(
-    (f"{ENV_PREFIX}TOKEN", f"{ENV_PREFIX}TLS_KEY", "CONTAINER_API_KEY", "RUNPOD_API_KEY")
-)
-"""Variables that are kept from the separation process: it decodes what strangers send. The last two
-are the keys that a rented machine is given to itself."""
+_SECRET = re.compile(r"TOKEN|KEY|SECRET|PASS|CREDENTIAL|AUTH", re.IGNORECASE)
+
+
+def is_secret(variable: str) -> bool:
+    """Whether a variable, by its name, is kept from the separation process.
+
+    That decodes what strangers send. It needs none of the worker's own secrets, nor the key that a
+    rented machine is given to itself, nor what else a machine's environment may hold.
+    """
+    return _SECRET.search(variable) is not None
 
 
 def split_tokens(text: SecretStr) -> list[str]:

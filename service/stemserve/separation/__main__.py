@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 
-from stemserve.separation.loop import run
+from stemserve.separation.confine import confine
 
 
 def main() -> None:
@@ -21,6 +21,9 @@ def main() -> None:
     logging.getLogger("stemserve").setLevel(logging.INFO)
     with os.fdopen(os.dup(1), "wb") as events:
         os.dup2(2, 1)
+        confine()
+        from stemserve.separation.loop import run  # it starts threads
+
         try:
             run(sys.stdin.buffer, events)
         except BrokenPipeError:
