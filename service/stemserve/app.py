@@ -9,11 +9,12 @@ from fastapi import FastAPI, Security
 from fastapi.security import HTTPBearer
 from pydantic import SecretStr
 
-from stemserve.auth import BearerAuth
+from stemserve.auth import BearerAuth, LocalOnly
+from stemserve.browsers import NoSniffing
 from stemserve.lease import CountTransfers, Lease
 from stemserve.limits import RequestLimit
 from stemserve.problems import declared, handle_problems
-from stemserve.routes import inputs, jobs, results, worker
+from stemserve.routes import inputs, jobs, page, results, worker
 from stemserve.schema import Problem
 from stemserve.settings import split_tokens
 
@@ -33,6 +34,7 @@ def create_app(token: SecretStr | None, lease: Lease | None = None) -> FastAPI:
         redoc_url=None,
     )
     handle_problems(app)
+    app.include_router(page.router)
     app.include_router(worker.open_router)
     guarded = [] if token is None else [Security(HTTPBearer(auto_error=False))]
     refusals = declared(422) if token is None else declared(401, 422)
@@ -41,8 +43,11 @@ def create_app(token: SecretStr | None, lease: Lease | None = None) -> FastAPI:
     app.add_middleware(RequestLimit)
     if lease is not None:
         app.add_middleware(CountTransfers, lease=lease)
-    if token is not None:
+    if token is None:
+        app.add_middleware(LocalOnly)
+    else:
         app.add_middleware(BearerAuth, tokens=split_tokens(token))
+    app.add_middleware(NoSniffing)
     _describe_problems(app)
     return app
 

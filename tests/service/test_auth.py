@@ -26,7 +26,7 @@ CALLS = [
     ("GET", "/inputs/" + "0" * 64),
     ("GET", "/openapi.json"),
     ("GET", "/nothing"),
-    ("GET", "//health"),
+    ("GET", "/%2fhealth"),
     ("GET", "/health/"),
 ]
 
@@ -69,6 +69,50 @@ def test_health_is_open(worker: RunningWorker) -> None:
     answer = httpx.get(worker.url + "/health")
     assert answer.status_code == 200
     assert answer.json()["status"] == "healthy"
+
+
+def test_the_page_is_open_and_may_do_nothing_that_it_does_not_do(worker: RunningWorker) -> None:
+    answer = httpx.get(worker.url + "/")
+    assert answer.status_code == 200
+    assert answer.headers["content-type"].startswith("text/html")
+    policy = answer.headers["content-security-policy"]
+    assert "unsafe" not in policy
+    for rule in (
+        "default-src 'none'",
+        "frame-ancestors 'none'",
+        "connect-src 'self'",
+        "base-uri 'none'",
+        "form-action 'none'",
+    ):
+        assert rule in policy.split("; ")
+    assert answer.headers["referrer-policy"] == "no-referrer"
+    for path in ("/", "/health", "/status", "/nothing"):
+        given = httpx.get(worker.url + path).headers
+        assert given["x-content-type-options"] == "nosniff"
+
+
+FOREIGN = [
+    {"Host": "rebound.example"},
+    {"Host": "127.0.0.1.example"},
+    {"Host": "10.0.0.1:8185"},
+    {"Host": ""},
+    {"Origin": "https://page.example"},
+    {"Origin": "null"},
+    {"Origin": "http://localhost:1"},
+]
+
+
+def test_other_pages_do_not_reach_a_worker_without_a_token(data_dir: Path) -> None:
+    with running_worker(data_dir, separation_command=STAND_IN) as worker, worker.client() as client:
+        eventually(lambda: _answers(worker.url))
+        for headers in FOREIGN:
+            for method, path in [("POST", "/lease"), ("GET", "/jobs"), ("GET", "/health")]:
+                answer = client.request(method, path, headers=headers)
+                assert answer.status_code == 403, (headers, path)
+                assert answer.json()["type"] == "foreign-page"
+        for own in ("127.0.0.1", "localhost", "[::1]"):
+            same = {"Host": f"{own}:7", "Origin": f"http://{own}:7"}
+            assert client.get("/jobs", headers=same).status_code == 200
 
 
 def test_a_refused_upload_is_answered_while_it_is_sent(worker: RunningWorker) -> None:
