@@ -25,7 +25,7 @@ from stemctl.outputs import Origin, Record, Staging, cannot_write, put_in_place
 from stemctl.progress import Watcher
 from stemctl.report import End, Outcome, Report, left
 from stemctl.track import Track
-from stemctl.trip import JobFailedError, computed, download, job_request, results, upload
+from stemctl.trip import JobFailedError, computed, download, job_request, post, results, upload
 
 TRIES = 3
 STRIKES = 5
@@ -209,11 +209,11 @@ class Dispatch:
         """The whole way of a track: up, computed, down, in place."""
         try:
             origin = await upload(worker, track, self._watcher)
-            request = job_request(track, origin)
+            request = await job_request(track, origin)
             job_id = str(request.job_id)
             self._begun[track.place] = worker, job_id
             try:
-                await worker.post(request)
+                await post(worker, track, request)
                 self._busy_since.pop(worker.slot, None)
             except RefusedError as error:
                 if error.status == 429:

@@ -1,4 +1,4 @@
-"""What the arguments of a run mean: files, folders with all their audio, and URLs.
+"""What the arguments of a run mean: files, folders and patterns, URLs and objects, manifests.
 
 Nothing is read here but folders and files' sizes. What cannot be used is kept with its reason, so
 that a run says so and goes on with the rest.
@@ -8,22 +8,20 @@ from __future__ import annotations
 
 import os
 import stat
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from stemctl.errors import InputError
+from stemctl.filter import EVERYTHING, Filter
+from stemctl.manifest import SUFFIXES as MANIFESTS
+from stemctl.manifest import read_manifest
 from stemctl.naming import Source, assign_places, printable
+from stemctl.objects import SCHEME, list_objects, object_name
 from stemctl.outputs import RECORD
 from stemctl.wishes import Wishes
-
-AUDIO_SUFFIXES = frozenset(
-    {".aac", ".ac3", ".aif", ".aiff", ".alac", ".amr", ".ape", ".au", ".caf", ".dsf", ".eac3"}
-    | {".flac", ".m4a", ".m4b", ".mka", ".mp2", ".mp3", ".mp4", ".mpc", ".oga", ".ogg", ".opus"}
-    | {".ra", ".tta", ".wav", ".wave", ".weba", ".webm", ".wma", ".wv"}
-)
-"""What is taken from a folder. A file that is named itself is taken whatever it is called."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +37,9 @@ class Song:
     wishes: Wishes
     path: Path | None = None
     url: str | None = None
+    """http, https, or s3://bucket/key."""
+    where: str | None = None
+    """The row of a manifest that asks for it, for people."""
 
 
 @dataclass(frozen=True)
@@ -64,58 +65,172 @@ class _Found:
     url: str | None = None
 
 
-def find_inputs(arguments: Sequence[str], out: Path, wishes: Wishes) -> Inputs:
-    """The songs that the arguments name, each once, with places under ``out``.
-
-    Folders are walked through, in the order of names, also behind links, each folder once. Left out
-    are hidden files and folders, ``out`` itself, and what stemctl has made elsewhere.
+def read_list(arguments: Sequence[str], *, null: bool) -> list[str]:
+    """The arguments, with those from standard input in the place of ``-``.
 
     Raises:
-        InputError: there is no song, and not even an unusable one.
+        InputError: ``-`` stands there twice, or there is a terminal.
     """
+    if "-" not in arguments:
+        return list(arguments)
+    if arguments.count("-") > 1 or sys.stdin.isatty():
+        raise InputError("- reads one list from standard input: give it by a pipe, such as find's")
+    text = sys.stdin.buffer.read()
+    names = text.split(b"\0") if null else text.splitlines()
+    at = arguments.index("-")
+    listed = [os.fsdecode(name) for name in names if name.strip()]
+    return [*arguments[:at], *listed, *arguments[at + 1 :]]
+
+
+def find_inputs(
+    arguments: Sequence[str],
+    out: Path,
+    wishes: Wishes,
+    *,
+    manifests: Sequence[Path] = (),
+    only: Filter = EVERYTHING,
+) -> Inputs:
+    """The songs that arguments and manifests name, each once, with places under ``out``.
+
+    Folders are walked through, in the order of names, also behind links, each folder once. Left out
+    are hidden files and folders, ``out`` itself, and what stemctl has made elsewhere. An argument
+    that is the name of a manifest is one. A song that is asked for with several wishes is several.
+
+    Raises:
+        InputError: there is no song, and not even an unusable one; or a manifest cannot be used.
+    """
+    lists = [path for path in map(Path, arguments) if _is_manifest(path)]
+    given = [argument for argument in arguments if Path(argument) not in lists]
+    rows = [row for path in (*manifests, *lists) for row in _rows(path, wishes)]
+    rows = [_Row(argument, Path(), wishes, None) for argument in given] + rows
     unusable: list[Unusable] = []
-    found: dict[str, _Found] = {}
-    for argument in arguments:
-        for item in _find(argument, out, unusable):
-            found.setdefault(item.source.identity, item)
+    found: dict[str, tuple[_Found, _Row]] = {}
+    for row in rows:
+        left_out: list[Unusable] = []
+        for item in _find(row, out, only, left_out):
+            name = item.source.identity
+            if name in found and found[name][1].wishes != row.wishes:
+                name = f"{name}\0{row.wishes.model_dump_json()}"
+            own = replace(item, source=replace(item.source, identity=name))
+            found.setdefault(name, (own, row))
+        for bad in left_out:
+            told = f"{bad.name} ({row.where})" if row.where else bad.name
+            unusable.append(Unusable(told, bad.reason))
     if not found and not unusable:
         raise InputError(
-            f"no audio in {', '.join(arguments)}: name files, or folders with files such as "
-            "song.flac, song.mp3 or song.wav"
+            f"no audio in {', '.join(map(str, (*arguments, *manifests))) or 'nothing'}: name "
+            "files, or folders with files such as song.flac, song.mp3 or song.wav"
         )
-    places = assign_places([item.source for item in found.values()])
+    places = assign_places([item.source for item, _ in found.values()])
     return Inputs(
         tuple(
-            Song(printable(item.source.name)[:200], place, item.source, wishes, item.path, item.url)
-            for item, place in zip(found.values(), places, strict=True)
+            Song(
+                printable(item.source.name)[:200],
+                place,
+                item.source,
+                row.wishes,
+                item.path,
+                item.url,
+                row.where,
+            )
+            for (item, row), place in zip(found.values(), places, strict=True)
         ),
         tuple(unusable),
     )
 
 
-def _find(argument: str, out: Path, unusable: list[Unusable]) -> Iterator[_Found]:
-    if "://" in argument:
-        url = _url(argument, unusable)
+@dataclass(frozen=True)
+class _Row:
+    """One argument, whether from the command line or from a manifest."""
+
+    argument: str
+    folder: Path
+    """From where a path is meant."""
+    wishes: Wishes
+    where: str | None
+
+
+def _is_manifest(path: Path) -> bool:
+    return path.suffix.lower() in MANIFESTS and path.is_file()
+
+
+def _rows(path: Path, wishes: Wishes) -> list[_Row]:
+    return [
+        _Row(row.input, path.parent, row.wishes, row.where) for row in read_manifest(path, wishes)
+    ]
+
+
+def _find(row: _Row, out: Path, only: Filter, unusable: list[Unusable]) -> Iterator[_Found]:
+    if row.argument.startswith(SCHEME):
+        yield from _objects(row.argument, only, unusable)
+        return
+    if "://" in row.argument:
+        url = _url(row.argument, unusable)
         if url:
             yield url
         return
-    path = Path(argument)
+    path = row.folder / row.argument
     try:
         mode = path.stat().st_mode
-    except OSError as error:
-        unusable.append(Unusable(printable(argument), _reason(error)))
+    except (OSError, ValueError) as error:
+        if any(sign in row.argument for sign in "*?["):
+            yield from _glob(path, out, only, unusable)
+        else:
+            unusable.append(Unusable(printable(row.argument), _reason(error)))
         return
     if stat.S_ISDIR(mode):
-        yield from _folder(path, out, unusable)
+        yield from _folder(path, out, only, unusable)
     else:
         above = path.absolute().parent.name
         yield from _file(path, Source((), path.name, above, False, ""), unusable)
 
 
+def _glob(pattern: Path, out: Path, only: Filter, unusable: list[Unusable]) -> Iterator[_Found]:
+    """What the shell would have found, had it been let: audio files, with their folders."""
+    parts = pattern.parts
+    first = next(i for i, part in enumerate(parts) if any(sign in part for sign in "*?["))
+    root = Path(*parts[:first])
+    above = root.resolve().name or "root"
+    there = False
+    for path in sorted(root.glob(str(Path(*parts[first:])))):
+        inside = path.relative_to(root).parts[:-1]
+        entered = all(only.enters(inside[:i], part) for i, part in enumerate(inside))
+        ours = out.resolve() in path.resolve().parents or (path.parent / RECORD).exists()
+        if path.is_file() and entered and only.takes(inside, path.name) and not ours:
+            there = True
+            yield from _file(path, Source(inside, path.name, above, True, ""), unusable)
+    if not there:
+        unusable.append(Unusable(printable(str(pattern)), "matches no audio: see the pattern"))
+
+
+def _objects(url: str, only: Filter, unusable: list[Unusable]) -> Iterator[_Found]:
+    """An object; or, of a bucket or a key that ends in ``/``, all audio below it."""
+    try:
+        bucket, key = object_name(url)
+        if key and not key.endswith("/"):
+            name = key.rpartition("/")[2]
+            above = key.rpartition("/")[0].rpartition("/")[2] or bucket
+            yield _Found(Source((), name, above, False, url), url=url)
+            return
+        above = key.rstrip("/").rpartition("/")[2] or bucket
+        for entry, size in list_objects(url):
+            *inside, name = entry.removeprefix(key).split("/")
+            whole = f"{SCHEME}{bucket}/{entry}"
+            entered = all(only.enters(inside[:i], part) for i, part in enumerate(inside))
+            if not entered or not only.takes(inside, name):
+                continue
+            if size:
+                yield _Found(Source(tuple(inside), name, above, True, whole), url=whole)
+            else:
+                unusable.append(Unusable(printable(whole), "is empty"))
+    except InputError as error:
+        unusable.append(Unusable(printable(url), str(error).removeprefix(f"{url}: ")))
+
+
 def _url(argument: str, unusable: list[Unusable]) -> _Found | None:
     parts = urlsplit(argument)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        reason = "only http:// and https:// URLs are fetched: download it, and submit the file"
+        reason = "only http, https and s3 URLs are fetched: download it, and submit the file"
         unusable.append(Unusable(printable(argument), reason))
         return None
     name = unquote(parts.path.rstrip("/").rpartition("/")[2]) or parts.hostname
@@ -141,7 +256,7 @@ def _file(path: Path, source: Source, unusable: list[Unusable]) -> Iterator[_Fou
         yield _Found(replace(source, identity=str(real)), path=path)
 
 
-def _folder(root: Path, out: Path, unusable: list[Unusable]) -> Iterator[_Found]:
+def _folder(root: Path, out: Path, only: Filter, unusable: list[Unusable]) -> Iterator[_Found]:
     seen: set[tuple[int, int]] = set()
     above = root.resolve().name or "root"
 
@@ -156,14 +271,14 @@ def _folder(root: Path, out: Path, unusable: list[Unusable]) -> Iterator[_Found]
         if been or RECORD in files or folder.resolve() == out.resolve():
             folders.clear()
             continue
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
         inside = folder.relative_to(root).parts
+        folders[:] = sorted(name for name in folders if only.enters(inside, name))
         for name in sorted(files):
-            if Path(name).suffix.lower() in AUDIO_SUFFIXES and not name.startswith("."):
+            if only.takes(inside, name):
                 yield from _file(folder / name, Source(inside, name, above, True, ""), unusable)
 
 
-def _reason(error: OSError | RuntimeError) -> str:
+def _reason(error: OSError | RuntimeError | ValueError) -> str:
     """Why something cannot be read, and what to do."""
     if isinstance(error, FileNotFoundError):
         return "is not there: see its name"

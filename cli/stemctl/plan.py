@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from typing import TypeVar
 
 from stemserve.schema import Preset, Status
 
@@ -13,9 +15,12 @@ from stemctl.licences import check_granted
 from stemctl.naming import fold, folders_above
 from stemctl.track import Track
 from stemctl.wanted import Wanted, find_preset, settle
+from stemctl.wishes import Wishes
 
 SHOWN = 5
-"""So many collisions are told."""
+"""So many collisions are told, and so many rows that ask for the same."""
+
+Key = TypeVar("Key", bound=Hashable)
 
 
 @dataclass(frozen=True)
@@ -43,20 +48,23 @@ def make_plan(songs: Sequence[Song], statuses: Mapping[str, Status], *, granted:
     presets: dict[str | None, Preset] = {}
     serves: dict[str, set[str]] = {slot: set() for slot in statuses}
     lacking: dict[str, list[str]] = {}
-    for name in dict.fromkeys(song.wishes.preset for song in songs):
-        preset, without = find_preset(name, statuses)
-        presets[name] = preset
-        able = statuses.keys() - without.keys()
-        if granted:
-            check_granted(preset.name, [statuses[slot] for slot in able])
-        for slot in able:
-            serves[slot].add(preset.name)
-        for slot, reason in without.items():
-            lacking.setdefault(slot, []).append(reason)
-    wanted = {
-        wishes: settle(wishes, presets[wishes.preset])
-        for wishes in dict.fromkeys(song.wishes for song in songs)
-    }
+    wanted: dict[Wishes, Wanted] = {}
+    with _gathered() as gather:
+        for name, asking in _grouped(songs, lambda song: song.wishes.preset).items():
+            with gather(asking):
+                preset, without = find_preset(name, statuses)
+                able = statuses.keys() - without.keys()
+                if granted:
+                    check_granted(preset.name, [statuses[slot] for slot in able])
+                presets[name] = preset
+                for slot in able:
+                    serves[slot].add(preset.name)
+                for slot, reason in without.items():
+                    lacking.setdefault(slot, []).append(reason)
+        for wishes, asking in _grouped(songs, lambda song: song.wishes).items():
+            if wishes.preset in presets:
+                with gather(asking):
+                    wanted[wishes] = settle(wishes, presets[wishes.preset])
     tracks = tuple(_track(song, wanted[song.wishes]) for song in songs)
     _check_collisions(tracks)
     return Plan(
@@ -64,6 +72,32 @@ def make_plan(songs: Sequence[Song], statuses: Mapping[str, Status], *, granted:
         serves={slot: frozenset(names) for slot, names in serves.items() if names},
         lacking={slot: "; ".join(dict.fromkeys(reasons)) for slot, reasons in lacking.items()},
     )
+
+
+def _grouped(songs: Sequence[Song], by: Callable[[Song], Key]) -> dict[Key, list[Song]]:
+    groups: dict[Key, list[Song]] = {}
+    for song in songs:
+        groups.setdefault(by(song), []).append(song)
+    return groups
+
+
+@contextmanager
+def _gathered() -> Iterator[Callable[[Sequence[Song]], AbstractContextManager[None]]]:
+    """Within, errors over groups of songs are kept; at the end all are raised as one."""
+    errors: list[str] = []
+
+    @contextmanager
+    def gather(asking: Sequence[Song]) -> Iterator[None]:
+        try:
+            yield
+        except InputError as error:
+            rows = list(dict.fromkeys(song.where for song in asking if song.where))
+            more = f" and {len(rows) - SHOWN} more" if len(rows) > SHOWN else ""
+            errors.append(f"{', '.join(rows[:SHOWN])}{more}: {error}" if rows else str(error))
+
+    yield gather
+    if errors:
+        raise InputError("\n  ".join(errors))
 
 
 def _track(song: Song, wanted: Wanted) -> Track:

@@ -10,8 +10,9 @@ import anyio
 from anyio import to_thread
 from stemserve.schema import Job, JobRequest, JobStatus, ResultFile
 
-from stemctl.client import Worker
+from stemctl.client import RefusedError, Worker
 from stemctl.errors import InputError, WorkerError
+from stemctl.objects import SCHEME, sign
 from stemctl.outputs import Origin, file_origin, url_origin
 from stemctl.progress import Watcher
 from stemctl.track import Track
@@ -54,21 +55,44 @@ async def upload(worker: Worker, track: Track, watcher: Watcher) -> Origin:
     return origin
 
 
-def job_request(track: Track, origin: Origin) -> JobRequest:
+async def job_request(track: Track, origin: Origin) -> JobRequest:
     """The job of a track. Its id says what is asked and of what, so that asking twice is one job.
 
     The place is in it too: two tracks with the same bytes do not share a job.
+
+    Raises:
+        InputError: an object in S3 cannot be signed for.
     """
+    url = track.url
+    if url and url.startswith(SCHEME):
+        url = await to_thread.run_sync(sign, url)
     asked = track.wanted.model_dump_json() + origin.sha256 + track.place
     return JobRequest.model_validate(
         {
-            "input_url": track.url,
-            "input_sha256": None if track.url else origin.sha256,
+            "input_url": url,
+            "input_sha256": None if url else origin.sha256,
             "input_name": track.name,
             "job_id": hashlib.sha256(asked.encode()).hexdigest()[:32],
             **track.wanted.asked,
         }
     )
+
+
+async def post(worker: Worker, track: Track, request: JobRequest) -> None:
+    """Queue the job, or find it there.
+
+    An earlier run may have posted it for an object in S3, whose URL was another: a job by that id
+    is the same all the same, unless it failed, as by a URL that lasts no longer.
+    """
+    try:
+        await worker.post(request)
+    except RefusedError as error:
+        job_id = str(request.job_id)
+        if error.status != 409 or not (track.url or "").startswith(SCHEME):
+            raise
+        if (await worker.job(job_id)).status is JobStatus.FAILED:
+            await worker.delete(job_id)
+            await worker.post(request)
 
 
 async def computed(worker: Worker, track: Track, job_id: str, watcher: Watcher) -> Job:

@@ -41,13 +41,15 @@ def environment(token: str | None = TOKEN) -> dict[str, str]:
     return {**os.environ, "COLUMNS": "200"} | ({"STEMCTL_TOKEN": token} if token else {})
 
 
-def stemctl(*arguments: object, cwd: Path | None = None, token: str | None = TOKEN) -> Answer:
-    """Run stemctl to its end."""
+def stemctl(
+    *arguments: object, cwd: Path | None = None, token: str | None = TOKEN, given: str = ""
+) -> Answer:
+    """Run stemctl to its end; ``given`` is what it reads from standard input."""
     done = subprocess.run(
         [STEMCTL, *map(str, arguments)],
         cwd=cwd,
         env=environment(token),
-        stdin=subprocess.DEVNULL,
+        input=given,
         capture_output=True,
         text=True,
         timeout=DEADLINE_S,

@@ -5,14 +5,17 @@ from __future__ import annotations
 import multiprocessing
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 from stemctl.errors import InputError
+from stemctl.filter import Filter
 from stemctl.inputs import Inputs, find_inputs
 from stemctl.outputs import RECORD
 from stemctl.wishes import Wishes
+
+OUT = Path("out")
 
 
 def put(path: Path, text: str = "sound") -> Path:
@@ -21,7 +24,7 @@ def put(path: Path, text: str = "sound") -> Path:
     return path
 
 
-def found(*arguments: Path | str, out: Path = Path("out")) -> Inputs:
+def found(*arguments: Path | str, out: Path = OUT) -> Inputs:
     return find_inputs([str(argument) for argument in arguments], out, Wishes())
 
 
@@ -79,7 +82,7 @@ def test_what_cannot_be_used_is_told_and_the_rest_goes_on(tmp_path: Path) -> Non
     assert reasons["empty.wav"] == "is empty"
     assert reasons["pipe.wav"] == "is no file"
     assert reasons["nowhere.wav"].startswith("is not there")
-    assert "only http" in reasons["a"]
+    assert "only http, https and s3 URLs" in reasons["a"]
 
 
 def _find_as_nobody(root: str, answer: multiprocessing.SimpleQueue[Inputs]) -> None:
@@ -115,6 +118,42 @@ def test_an_unreadable_folder_and_file_are_told_and_the_rest_goes_on(open_folder
     assert places(inputs) == ["open/b"]
     assert {Path(bad.name).name for bad in inputs.unusable} == {"locked", "secret.wav"}
     assert all("may not be read" in bad.reason for bad in inputs.unusable)
+
+
+def test_folders_are_filtered_by_names_and_paths(tmp_path: Path) -> None:
+    for name in ("a.wav", "a.flac", "live/a.flac", "demo/deep/b.flac", "demo/b.flac"):
+        put(tmp_path / name)
+
+    def kept(include: Sequence[str] = (), exclude: Sequence[str] = ()) -> list[str]:
+        only = Filter(tuple(include), tuple(exclude))
+        return [song.name for song in find_inputs([str(tmp_path)], OUT, Wishes(), only=only).songs]
+
+    assert kept(["*.flac"]) == ["a.flac", "b.flac", "b.flac", "a.flac"]
+    assert kept(["*.flac"], ["live"]) == ["a.flac", "b.flac", "b.flac"]
+    assert kept(exclude=["demo/*", "live/"]) == ["a.flac", "a.wav"]
+    assert kept(["demo/*"]) == ["b.flac", "b.flac"]
+
+
+def test_a_pattern_in_quotes_finds_audio_with_its_folders(tmp_path: Path) -> None:
+    for name in ("in/a.wav", "in/deep/b.flac", "in/deep/er/c.flac", "in/x.txt", "in/.h/d.flac"):
+        put(tmp_path / name)
+    put(tmp_path / "in" / "a [live].flac")
+    assert places(found(tmp_path / "in" / "**" / "*.flac")) == ["a [live]", "deep/b", "deep/er/c"]
+    assert places(found(tmp_path / "in" / "a*")) == ["a [live]", "a"]
+    assert places(found(tmp_path / "in" / "a [live].flac")) == ["a [live]"], "it is there itself"
+    put(tmp_path / "in" / "done" / "s" / "vocals.flac")
+    put(tmp_path / "in" / "done" / "s" / RECORD)
+    assert len(places(found(tmp_path / "in" / "**" / "*.flac"))) == 3
+    [bad] = found(tmp_path / "in" / "*.mp3").unusable
+    assert "matches no audio" in bad.reason
+
+
+def test_one_input_with_two_wishes_is_two_songs_and_with_one_is_one(tmp_path: Path) -> None:
+    put(tmp_path / "song.wav")
+    table = put(tmp_path / "list.csv", "input,stems\nsong.wav,\nsong.wav,drums\nsong.wav,drums\n")
+    inputs = found(table)
+    assert [song.wishes.stems for song in inputs.songs] == [(), ("drums",)]
+    assert len(set(places(inputs))) == 2
 
 
 def test_no_audio_at_all_is_an_error(tmp_path: Path) -> None:

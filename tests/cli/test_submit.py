@@ -254,8 +254,9 @@ def test_a_part_in_mono_goes_where_the_pattern_says_and_again_costs_nothing(
     assert ends(stemctl(*command)) == {"song.wav": "there"}
     other = stemctl(*command, "--clip", "clamp")
     assert other.code == 2
-    assert "holds vocals, drums (center, wav 16 bit, mono, clip rescale, not strict, 0.5-1.5" in (
-        other.json["tracks"][0]["error"]
+    assert (
+        "holds vocals, drums (center, wav 16 bit, mono, clip rescale, not strict, 0.5-1.5"
+        in (other.json["tracks"][0]["error"])
     )
 
 
@@ -278,3 +279,28 @@ def test_wishes_that_cannot_be_stop_a_run_before_anything_is_sent(
     assert answer.code == 2
     assert words in answer.json["error"]
     assert not out.exists()
+
+
+def test_a_list_on_standard_input_and_a_manifest_with_rows_of_their_own(
+    tmp_path: Path, out: Path, fleet: list[str]
+) -> None:
+    for name in ("one.wav", "two\nlines.wav", "three.wav"):
+        write_song(tmp_path / name)
+    command = ["submit", "-0", "-", "--stems", "vocals", "--out", out, "--json", *fleet]
+    listed = stemctl(*command, cwd=tmp_path, given="one.wav\0two\nlines.wav\0")
+    assert ends(listed) == {"one.wav": "done", "two_lines.wav": "done"}
+    (tmp_path / "list.csv").write_text(
+        "input,stems,format,output\none.wav,,,\nthree.wav,drums,mp3,mp3/{track} {stem}.{ext}\n"
+        "three.wav,,,\nnone.wav,,,\n"
+    )
+    command = ["submit", tmp_path / "list.csv", *command[3:]]
+    answer = stemctl(*command)
+    assert answer.code == 1
+    assert [track["end"] for track in answer.json["tracks"]] == ["there", "done", "done", "failed"]
+    assert "list.csv, line 5" in answer.json["tracks"][-1]["name"]
+    assert "mp3/three drums.mp3" in tree(out)
+    (tmp_path / "list.csv").write_text("input,stems,preset\none.wav,drum,\nthree.wav,,centre\n")
+    answer = stemctl(*command)
+    assert answer.code == 2
+    for words in ("line 2: there is no stem", "line 3: there is no preset centre"):
+        assert words in answer.json["error"]

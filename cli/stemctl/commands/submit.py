@@ -17,9 +17,31 @@ def register(app: typer.Typer) -> None:
 
 def submit(
     inputs: Annotated[
-        list[str],
-        typer.Argument(metavar="FILE|FOLDER|URL...", help="Songs; of a folder, all in it."),
-    ],
+        list[str] | None,
+        typer.Argument(
+            metavar="[FILE|FOLDER|'GLOB'|URL|MANIFEST|-]...",
+            help="Songs; of a folder, all in it; '-' reads such a list, one a line. URLs are http, "
+            "https, and s3://bucket/key or s3://bucket/folder/.",
+        ),
+    ] = None,
+    manifest: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="A table of inputs, .csv with a header or .jsonl: input, and what a row has of "
+            "its own: preset, stems, format, output, and so on."
+        ),
+    ] = None,
+    include: Annotated[
+        list[str] | None,
+        typer.Option(metavar="GLOB", help="Of folders only such names, or paths: '*.flac'."),
+    ] = None,
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option(metavar="GLOB", help="Of folders no such files and folders: 'live/*'."),
+    ] = None,
+    null: Annotated[
+        bool, typer.Option("--null", "-0", help="The list that '-' reads has NUL between names.")
+    ] = False,
     out: Annotated[
         Path, typer.Option("--out", help="The stems go to OUT/track/stem.format.")
     ] = Path("stems"),
@@ -106,7 +128,8 @@ def submit(
     import anyio
 
     from stemctl.console import print_json, print_table
-    from stemctl.inputs import find_inputs
+    from stemctl.filter import Filter
+    from stemctl.inputs import find_inputs, read_list
     from stemctl.licences import only_granted
     from stemctl.run import Asked, run
     from stemctl.stack import find_fleet
@@ -128,7 +151,13 @@ def submit(
         Wishes(),
     )
     asked = Asked(out=out, overwrite=overwrite, granted=only_granted(licence))
-    found = find_inputs(inputs, out, wishes)
+    found = find_inputs(
+        read_list(inputs or (), null=null),
+        out,
+        wishes,
+        manifests=manifest or (),
+        only=Filter(tuple(include or ()), tuple(exclude or ())),
+    )
     fleet = find_fleet(project, stack, endpoint or ())
     report = anyio.run(run, found, fleet, asked)
     if as_json:

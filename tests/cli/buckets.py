@@ -1,0 +1,166 @@
+"""A store that speaks S3 as far as stemctl asks it, and believes no signature that it has not made.
+
+Signatures are computed here from AWS's description of Signature Version 4, by code of its own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import http.server
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from email.message import Message
+from urllib.parse import parse_qsl, quote, unquote, urlsplit
+from xml.sax.saxutils import escape
+
+KEY, SECRET, REGION = "AKIDEXAMPLE", "the/secret+of+the+store", "eu-central-1"
+PAGE = 2
+"""Objects in a page of a listing."""
+
+
+@dataclass
+class Store:
+    """What is in it, and what was asked of it."""
+
+    url: str = ""
+    objects: dict[str, bytes] = field(default_factory=dict)
+    """By ``bucket/key``."""
+    given: list[str] = field(default_factory=list)
+    """Objects that were fetched."""
+    refused: list[str] = field(default_factory=list)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What a caller with the keys has in his environment."""
+        return {
+            "AWS_ACCESS_KEY_ID": KEY,
+            "AWS_SECRET_ACCESS_KEY": SECRET,
+            "AWS_REGION": REGION,
+            "AWS_DEFAULT_REGION": REGION,
+            "AWS_ENDPOINT_URL": self.url,
+            "AWS_EC2_METADATA_DISABLED": "true",
+        }
+
+
+def _hmac(key: bytes, text: str) -> bytes:
+    return hmac.new(key, text.encode(), hashlib.sha256).digest()
+
+
+def _signature(
+    method: str, path: str, query: list[tuple[str, str]], headers: Mapping[str, str],
+    payload: str, stamp: str, scope: str,
+) -> str:  # fmt: skip
+    pairs = sorted((quote(name, safe="-_.~"), quote(value, safe="-_.~")) for name, value in query)
+    canonical = "\n".join(
+        [
+            method,
+            quote(path, safe="/-_.~"),
+            "&".join(f"{name}={value}" for name, value in pairs),
+            *(f"{name}:{' '.join(value.split())}" for name, value in headers.items()),
+            "",
+            ";".join(headers),
+            payload,
+        ]
+    )
+    digest = hashlib.sha256(canonical.encode()).hexdigest()
+    key = f"AWS4{SECRET}".encode()
+    for part in scope.split("/"):
+        key = _hmac(key, part)
+    return _hmac(key, f"AWS4-HMAC-SHA256\n{stamp}\n{scope}\n{digest}").hex()
+
+
+def why_not(method: str, target: str, headers: Message) -> str | None:
+    """Why a request is refused; None: it is signed as it should be."""
+    parts = urlsplit(target)
+    query = parse_qsl(parts.query, keep_blank_values=True)
+    said = dict(query)
+    if signature := said.get("X-Amz-Signature"):
+        credential, names = said["X-Amz-Credential"], said["X-Amz-SignedHeaders"]
+        stamp, lasts = said["X-Amz-Date"], int(said["X-Amz-Expires"])
+        query = [(name, value) for name, value in query if name != "X-Amz-Signature"]
+        payload = "UNSIGNED-PAYLOAD"
+    elif authorization := headers.get("Authorization"):
+        fields = dict(part.strip().split("=", 1) for part in authorization[17:].split(","))
+        credential, names = fields["Credential"], fields["SignedHeaders"]
+        signature, stamp, lasts = fields["Signature"], headers["X-Amz-Date"], 900
+        payload = headers.get("X-Amz-Content-SHA256", "")
+    else:
+        return "is not signed"
+    key, _, scope = credential.partition("/")
+    made = datetime.strptime(stamp, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+    now = datetime.now(UTC)
+    if key != KEY or scope != f"{stamp[:8]}/{REGION}/s3/aws4_request":
+        return f"is signed with {credential}"
+    if not 0 < lasts <= 7 * 24 * 3600 or not made - timedelta(minutes=5) < now:
+        return "has a time that cannot be"
+    if now > made + timedelta(seconds=lasts):
+        return "is signed too long ago"
+    signed = names.split(";")
+    if "host" not in signed:
+        return "does not sign its host"
+    values = {name: headers.get(name, "") for name in signed}
+    right = _signature(method, unquote(parts.path), query, values, payload, stamp, scope)
+    return None if hmac.compare_digest(signature, right) else "has a wrong signature"
+
+
+@contextmanager
+def running_store() -> Iterator[Store]:
+    """A store on a free loopback port, ended afterwards."""
+    store = Store()
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        """Answers GET, for objects and listings."""
+
+        def do_GET(self) -> None:
+            reason = why_not("GET", self.path, self.headers)
+            parts = urlsplit(self.path)
+            bucket, _, key = unquote(parts.path).lstrip("/").partition("/")
+            if reason:
+                store.refused.append(f"{parts.path} {reason}")
+                self.answer(403, b"<Error><Code>AccessDenied</Code></Error>")
+            elif key and f"{bucket}/{key}" in store.objects:
+                store.given.append(f"{bucket}/{key}")
+                self.answer(200, store.objects[f"{bucket}/{key}"])
+            elif key or not any(name.startswith(f"{bucket}/") for name in store.objects):
+                self.answer(404, b"<Error><Code>NoSuchKey</Code></Error>")
+            else:
+                self.answer(200, self.listing(bucket, dict(parse_qsl(parts.query))).encode())
+
+        def listing(self, bucket: str, asked: dict[str, str]) -> str:
+            """A page of ListObjectsV2."""
+            begins = f"{bucket}/{asked.get('prefix', '')}"
+            names = sorted(name for name in store.objects if name.startswith(begins))
+            first = int(asked.get("continuation-token", 0))
+            page, rest = names[first : first + PAGE], names[first + PAGE :]
+            entries = "".join(
+                f"<Contents><Key>{escape(quote(name.partition('/')[2], safe='/'))}</Key>"
+                f"<Size>{len(store.objects[name])}</Size></Contents>"
+                for name in page
+            )
+            more = f"<NextContinuationToken>{first + PAGE}</NextContinuationToken>" if rest else ""
+            return (
+                f"<ListBucketResult><EncodingType>url</EncodingType>{entries}"
+                f"<IsTruncated>{str(bool(rest)).lower()}</IsTruncated>{more}</ListBucketResult>"
+            )
+
+        def answer(self, status: int, body: bytes) -> None:
+            """Send an answer."""
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        store.url = f"http://127.0.0.1:{server.server_port}"
+        serving = threading.Thread(target=server.serve_forever, args=(0.02,))
+        serving.start()
+        yield store
+        server.shutdown()
+        serving.join()
