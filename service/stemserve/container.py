@@ -77,6 +77,7 @@ class Asked:
     interval_cut: str | None
     all_stems: bool
     chunk_size: int | None
+    strict: bool | None
 
 
 def _show_version(asked: bool) -> None:
@@ -107,6 +108,14 @@ def separate(
         int | None,
         typer.Option(min=1, metavar="SAMPLES", help="As the template's: a bound on memory."),
     ] = None,
+    strict: Annotated[
+        bool | None,
+        typer.Option(
+            "--strict/--no-strict",
+            help="Fail over a damaged input, or take what can be decoded. "
+            "Default: STEMSERVE_STRICT.",
+        ),
+    ] = None,
     version: Annotated[
         bool,
         typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
@@ -131,7 +140,7 @@ def separate(
         print(f"demucs-separate: {output} cannot be written to: {error}", file=sys.stderr)
         raise typer.Exit(FAILED) from None
     try:
-        _separate(run, Asked(input, interval_cut, all_stems, chunk_size))
+        _separate(run, Asked(input, interval_cut, all_stems, chunk_size, strict))
     except (OSError, StemserveError) as error:
         run.log(f"failed: {error}")
         with suppress(OSError, DiskFullError):
@@ -162,6 +171,7 @@ def _separate(run: Run, asked: Asked) -> None:
                 settings,
                 interval_cut=asked.interval_cut,
                 all_stems=asked.all_stems,
+                strict=asked.strict,
             )
             with scratch(folder) as fetched:
                 run.log(f"separating with {content.preset} on {await separation.device()}")

@@ -114,6 +114,18 @@ def test_the_container_command_gives_every_stem(song: Path, tmp_path: Path) -> N
     assert len(list(tmp_path.glob("*.wav"))) == 5
 
 
+def test_the_container_command_fails_over_a_damaged_input_when_asked(tmp_path: Path) -> None:
+    song = tmp_path / "damaged.wav"
+    sound = np.zeros((44100, 2), np.float32)
+    sound[1000] = np.nan
+    write_audio(song, sound, 44100, "pcm_f32le", sample_format="flt")
+    words = ("demucs-separate", "--input", song, "--output", tmp_path / "out")
+    assert call(*words, "--strict").returncode == 1
+    assert "no number" in progress(tmp_path / "out")["error"]
+    assert call(*words, "--no-strict").returncode == 0
+    assert progress(tmp_path / "out")["state"] == "completed"
+
+
 def test_the_container_command_fetches_a_url(song: Path, tmp_path: Path) -> None:
     left = tmp_path / ".input-of-a-killed-run"
     left.mkdir()
