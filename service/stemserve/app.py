@@ -14,7 +14,7 @@ from stemserve.browsers import NoSniffing
 from stemserve.lease import CountTransfers, Lease
 from stemserve.limits import RequestLimit
 from stemserve.problems import declared, handle_problems
-from stemserve.routes import inputs, jobs, page, results, worker
+from stemserve.routes import inputs, jobs, page, results, segments, worker
 from stemserve.schema import Problem
 from stemserve.settings import split_tokens
 
@@ -38,7 +38,7 @@ def create_app(token: SecretStr | None, lease: Lease | None = None) -> FastAPI:
     app.include_router(worker.open_router)
     guarded = [] if token is None else [Security(HTTPBearer(auto_error=False))]
     refusals = declared(422) if token is None else declared(401, 422)
-    for module in (worker, inputs, jobs, results):
+    for module in (worker, inputs, jobs, segments, results):
         app.include_router(module.router, dependencies=guarded, responses=refusals)
     app.add_middleware(RequestLimit)
     if lease is not None:

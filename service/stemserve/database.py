@@ -47,6 +47,11 @@ class Database:
         self._writing = threading.Lock()
         self._reading = threading.Lock()
 
+    def add(self, table: str) -> None:
+        """Create one more table, by SQL that does nothing where there is one."""
+        with self.writing() as db:
+            db.execute(table)
+
     def close(self) -> None:
         """Fold the write-ahead log into the file."""
         with self._reading, self._writing:
@@ -83,6 +88,7 @@ def _connect(path: Path) -> sqlite3.Connection:
         path, timeout=_BUSY_S, check_same_thread=False, isolation_level=None
     )
     connection.row_factory = sqlite3.Row
+    connection.execute("PRAGMA foreign_keys = ON")  # what is beside a job goes with it
     return connection
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -76,10 +78,30 @@ class JobFiles:
             elif path.name not in (PROGRESS, LOG):
                 path.unlink()
 
+    def hold(self, inputs: Iterable[Path]) -> None:
+        """Keep inputs for as long as the job needs them, whatever becomes of them elsewhere."""
+        self._held.mkdir(parents=True, exist_ok=True)
+        for path in inputs:
+            with suppress(OSError):  # it is there, or the disk knows no links
+                (self._held / path.name).hardlink_to(path)
+
+    def held(self, sha256: str) -> Path | None:
+        """An input that is held."""
+        path = self._held / sha256
+        return path if path.is_file() else None
+
+    def let_go(self) -> None:
+        """Hold no inputs any more."""
+        shutil.rmtree(self._held, ignore_errors=True)
+
     def delete(self) -> None:
         """Remove the folder, if there is one."""
         if self.folder.exists():
             shutil.rmtree(self.folder)
+
+    @property
+    def _held(self) -> Path:
+        return self.folder / "inputs"
 
     @property
     def _log(self) -> Path:

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
 from stemserve import clock
-from stemserve.errors import PresetUnavailableError, UnknownNameError
+from stemserve.errors import PresetUnavailableError, RequestError, UnknownNameError
 from stemserve.names import nearest
 from stemserve.schema import (
+    MIX,
     STEM_FILE_STEMS,
     BitDepth,
     Clip,
     Details,
     JobRequest,
     JobStatus,
+    Part,
     Preset,
     Range,
     ResultFile,
@@ -25,8 +28,9 @@ from stemserve.schema import (
     Tasks,
     cut_points,
     derived_stems,
+    part_ranges,
 )
-from stemserve.task import SeparationTask
+from stemserve.task import SeparationTask, TaskPart
 
 TEMPLATE_STEM = "instrumental"
 DEFAULT_STEMS = ("vocals", TEMPLATE_STEM)
@@ -49,6 +53,8 @@ class JobContent(BaseModel):
     range: Range | None = None
     clip: Clip = Clip.NONE
     strict: bool = False
+    parts: tuple[Part, ...] = ()
+    """What is taken as it is. A caller can put anything there, so it is part of the content."""
 
     def text(self) -> str:
         """The content in JSON, the same for the same content.
@@ -70,8 +76,13 @@ class JobContent(BaseModel):
         *,
         input_sha256: str | None = None,
         input_name: str | None = None,
+        part: Callable[[str], Path] = Path,
     ) -> SeparationTask:
-        """What the separation process is asked for, once the input is on this machine."""
+        """What the separation process is asked for, once the input is on this machine.
+
+        ``part`` says where the input of a part is.
+        """
+        parts = part_ranges(self.parts)
         return SeparationTask(
             job_id=job_id,
             input_path=input_path,
@@ -88,6 +99,10 @@ class JobContent(BaseModel):
             strict=self.strict,
             input_sha256=input_sha256,
             input_name=input_name,
+            parts=tuple(
+                TaskPart(start=start, end=end, files={stem: part(at) for stem, at in files.items()})
+                for (start, end), files in parts.items()
+            ),
         )
 
 
@@ -128,13 +143,16 @@ def resolve(
     Raises:
         UnknownNameError: the preset or a stem is none of this worker.
         PresetUnavailableError: the worker lacks what the preset needs.
+        RequestError: there are parts, and not of the stems that are kept for this job.
     """
     preset = find_preset(request.preset or default_preset, presets)
+    stems = _stems(request, preset)
+    _check_parts(request, stems)
     return JobContent(
         input_url=None if request.input_url is None else str(request.input_url),
         input_sha256=request.input_sha256,
         preset=preset.name,
-        stems=(stems := _stems(request, preset)),
+        stems=stems,
         format=request.format or StemFormat.WAV,
         bit_depth=request.bit_depth,
         mono=request.mono,
@@ -143,6 +161,7 @@ def resolve(
         range=request.range,
         clip=request.clip,
         strict=strict if request.strict is None else request.strict,
+        parts=tuple(request.parts or ()),
     )
 
 
@@ -174,6 +193,16 @@ def _stems(request: JobRequest, preset: Preset) -> tuple[str, ...]:
     else:
         wanted = set(DEFAULT_STEMS)
     return tuple(name for name in known if name in wanted)
+
+
+def _check_parts(request: JobRequest, stems: tuple[str, ...]) -> None:
+    kept = {MIX, *stems} if request.format is StemFormat.STEM_MP4 else set(stems)
+    held = {part.stem for part in request.parts or []}
+    if held and held != kept:
+        raise RequestError(
+            f"parts: each range must hold {', '.join(sorted(kept))}, and no other stem;"
+            f" these hold {', '.join(sorted(held))}."
+        )
 
 
 def _unknown(kind: str, name: str, choices: list[str]) -> str:

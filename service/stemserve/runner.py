@@ -20,11 +20,12 @@ from stemserve.files import full_disk_told, lock
 from stemserve.inputs import Inputs
 from stemserve.jobfiles import JobFiles
 from stemserve.jobs import StoredJob
+from stemserve.marks import Marks
 from stemserve.process import ATTEMPTS, SeparationProcess
 from stemserve.schema import JobStatus, Preset
 from stemserve.settings import Settings
 from stemserve.store import Store
-from stemserve.task import Advanced, Failed, Finished, Logged, SeparationTask
+from stemserve.task import Advanced, Committed, Failed, Finished, Logged, SeparationTask
 
 _PAUSE_S = 1.0
 _LONGEST_PAUSE_S = 30.0
@@ -47,6 +48,8 @@ class Runner:
         self._settings = settings
         self._store = store
         self._inputs = inputs
+        self.marks = Marks(store)
+        """Which segments of the jobs are on the disk."""
         self._woken = anyio.Event()
         self._current: _Current | None = None
         self.device = "starting"
@@ -203,7 +206,8 @@ class Runner:
         return self._inputs.path(found.sha256)
 
     def _task(self, job: StoredJob, path: Path) -> SeparationTask:
-        folder = self.files(job.job_id).folder
+        files = self.files(job.job_id)
+        folder = files.folder
         with full_disk_told():
             folder.mkdir(parents=True, exist_ok=True)
         return job.content.task(
@@ -212,6 +216,7 @@ class Runner:
             folder,
             input_sha256=path.name,  # an input's name is its digest
             input_name=job.input_name,
+            part=lambda sha256: files.held(sha256) or self._inputs.path(sha256),
         )
 
     async def _note(self, job: StoredJob, event: object) -> bool:
@@ -221,10 +226,14 @@ class Runner:
                 with suppress(DiskFullError):  # the separation will meet it too, and clean up
                     await run_sync(self._store.advance, job.job_id, tasks, details, length)
                 await self.show(job.job_id)
+            case Committed(segments=segments):
+                with suppress(DiskFullError):
+                    await run_sync(self.marks.put, job.job_id, segments)
             case Logged(line=line):
                 self._log(job.job_id, line)
             case Finished(results=results, duration_seconds=length):
                 await run_sync(self._store.finish, job.job_id, results, length)
+                await run_sync(self.files(job.job_id).let_go)
                 self._log(job.job_id, "completed")
                 _log.info("job %s: completed", job.job_id)
                 return True

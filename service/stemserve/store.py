@@ -83,13 +83,14 @@ class Store:
     """The table of jobs. Any call may raise `DiskFullError`, having changed nothing."""
 
     def __init__(self, path: Path) -> None:
-        self._database = Database(path, _TABLE, _COLUMNS, _INDICES)
-        self._writing = self._database.writing
-        self._reading = self._database.reading
+        self.database = Database(path, _TABLE, _COLUMNS, _INDICES)
+        """For those who keep something beside a job, in tables of their own."""
+        self._writing = self.database.writing
+        self._reading = self.database.reading
 
     def close(self) -> None:
         """Fold the write-ahead log into the file."""
-        self._database.close()
+        self.database.close()
 
     def add(
         self,

@@ -26,6 +26,15 @@ from stemserve.schema import (
 PRELOAD_VARIABLE = "STEMSERVE_PRELOAD"
 """Names to the process, in its environment, a preset to load before it says `Started`."""
 
+PARTIAL, RESULTS = ".partial", "results"
+"""A folder beside the results, in which they grow, and one in it where they are made whole. It
+holds ``{stem}.samples`` for each stem, which are those of a WAV file."""
+
+
+def kept_in_results(stem_format: StemFormat, clip: Clip) -> bool:
+    """Whether the samples of a stem become its result as they are: nothing is left to encode."""
+    return stem_format is StemFormat.WAV and clip is not Clip.RESCALE
+
 
 class TaskPart(BaseModel):
     """Frames of the track, from ``start`` to ``end``, that were finished elsewhere."""

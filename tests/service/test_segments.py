@@ -8,7 +8,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 from stemserve.audio import Block
-from stemserve.separation.mixdown import MIX, separated
+from stemserve.schema import MIX
+from stemserve.separation.mixdown import separated
 from stemserve.separation.segments import in_segments
 from stemserve.separation.span import WHOLE, Reached, Span
 

@@ -53,9 +53,12 @@ def post_job(request: JobRequest, worker: Worker, caller: Caller) -> JobCreated:
         job_id = request.job_id or content.digest()
     else:
         job_id = request.job_id or secrets.token_hex(16)
+    parts = [worker.inputs.path(part.input_sha256) for part in content.parts]
     limits = QueueLimits(settings.queue_limit, settings.caller_queue_limit or settings.queue_limit)
     with worker.lease.taking_work():
         job = worker.store.add(job_id, content, request.input_name, limits, caller)
+        if parts and job.status is JobStatus.PENDING:
+            worker.runner.files(job.job_id).hold(parts)
     from_thread.run_sync(worker.runner.wake)
     return JobCreated(job_id=job.job_id, status=job.status, message=_MESSAGES[job.status])
 

@@ -8,10 +8,8 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 
 from stemserve.audio import Block
-from stemserve.schema import derived_stems
+from stemserve.schema import MIX, derived_stems
 from stemserve.separation.span import Reached, Separator, Span, skipped
-
-MIX = "mix"
 
 
 def separated(

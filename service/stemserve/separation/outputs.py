@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from stemserve.audio.encode import Encoding
 from stemserve.errors import UnknownNameError
 from stemserve.schema import (
+    MIX,
     STEM_FILE_STEMS,
     BitDepth,
     Clip,
     StemFormat,
     file_names,
 )
-from stemserve.separation.mixdown import MIX
-from stemserve.task import SeparationTask
+from stemserve.task import SeparationTask, kept_in_results
 
 TEMPLATE_FILE = "instrumental.mp3"
 _TEMPLATE_STEM = "instrumental"
@@ -78,4 +78,4 @@ def kept(task: SeparationTask) -> dict[str, Kept]:
 
 def in_place(output: Output, task: SeparationTask) -> bool:
     """Whether the samples are kept in what will be the result: nothing is left to encode."""
-    return output.encoding.format is StemFormat.WAV and task.clip is not Clip.RESCALE
+    return kept_in_results(output.encoding.format, task.clip)

@@ -38,11 +38,9 @@ from stemserve.separation.recipes import Recipe
 from stemserve.separation.segments import Segments
 from stemserve.separation.separators import how_it_runs, open_separator
 from stemserve.separation.span import Span
-from stemserve.task import Finished, Logged, SeparationTask
+from stemserve.task import PARTIAL, RESULTS, Finished, Logged, SeparationTask
 
 SEGMENT_SECONDS = 300
-_PARTIAL = ".partial"
-_RESULTS = "results"
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -79,7 +77,7 @@ def perform(task: SeparationTask, emit: Emit) -> Finished:
     with _partial_directory(task.output_dir) as partial:
         results, frames = work.do(partial, progress)
         for result in results:
-            (partial / _RESULTS / result.name).replace(task.output_dir / result.name)
+            (partial / RESULTS / result.name).replace(task.output_dir / result.name)
     progress.end()
     return Finished(results=results, duration_seconds=frames / facts.rate)
 
@@ -108,7 +106,7 @@ class _Work:
             task.clip,
             self.span.start,
         )
-        results = partial / _RESULTS
+        results = partial / RESULTS
         shutil.rmtree(results, ignore_errors=True)  # encoders begin anew
         results.mkdir()
         encoded = [output for output in self.outputs if not in_place(output, task)]
@@ -246,7 +244,7 @@ def _ends(task: SeparationTask, facts: AudioFacts, span: Span) -> tuple[int, ...
 @contextmanager
 def _partial_directory(output: Path) -> Iterator[Path]:
     """A directory beside the results' place: gone afterwards, unless the process was stopped."""
-    partial = output / _PARTIAL
+    partial = output / PARTIAL
     try:
         partial.mkdir(parents=True, exist_ok=True)
         yield partial
