@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import ipaddress
 import socket
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 
 import anyio
 import httpx
+from pydantic import IPvAnyNetwork
 
 from stemserve.errors import FetchError
 from stemserve.settings import Settings
@@ -21,12 +22,36 @@ TIMEOUT = httpx.Timeout(30.0)
 """For connecting and for each read. The whole download has a limit of its own."""
 
 
-def check_address(address: str) -> None:
-    """Raise `FetchError` unless ``address`` is an IP address of the public internet."""
+_UNICAST6 = ipaddress.IPv6Network("2000::/3")
+_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+"""Its last four bytes are an IPv4 address, which a network without IPv4 reaches by it."""
+
+_NOT_PUBLIC = tuple(
+    ipaddress.ip_network(text)
+    for text in (
+        "192.0.0.0/24",  # of the IETF's protocols
+        "192.88.99.0/24",  # relays of 6to4
+        "168.63.129.16/32",  # what a cloud's hosts tell their machines
+        "2002::/16",  # 6to4: any IPv4 address, a private one too
+        "3fff::/20",  # documentation
+    )
+)
+"""What `ipaddress` takes for public, in some or all versions of Python."""
+
+
+def check_address(address: str, allowed: Sequence[IPvAnyNetwork] = ()) -> None:
+    """Raise `FetchError` unless ``address`` is an IP address of the public internet, or allowed."""
     ip = ipaddress.ip_address(address.partition("%")[0])
-    if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped is not None:
-        ip = ip.ipv4_mapped
-    if not ip.is_global or ip.is_multicast:
+    if isinstance(ip, ipaddress.IPv6Address):
+        if ip.ipv4_mapped is not None:
+            ip = ip.ipv4_mapped
+        elif ip in _NAT64:
+            ip = ipaddress.IPv4Address(ip.packed[-4:])
+    if any(ip in network for network in allowed):
+        return
+    public = ip.is_global and not ip.is_multicast
+    public = public and (ip.version == 4 or ip in _UNICAST6)
+    if not public or any(ip in network for network in _NOT_PUBLIC):
         raise FetchError(
             "The input_url leads to a private address, where this worker fetches nothing;"
             " upload the file instead: PUT /inputs/{sha256}."
@@ -36,8 +61,9 @@ def check_address(address: str) -> None:
 class CheckedTransport(httpx.AsyncBaseTransport):
     """Resolves names itself, and connects only to addresses that `check_address` lets pass."""
 
-    def __init__(self, *, private: bool) -> None:
+    def __init__(self, *, private: bool, allowed: Sequence[IPvAnyNetwork] = ()) -> None:
         self._private = private
+        self._allowed = allowed
         self._inner = httpx.AsyncHTTPTransport()
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
@@ -67,7 +93,7 @@ class CheckedTransport(httpx.AsyncBaseTransport):
         addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
         if not self._private:
             for address in addresses:
-                check_address(address)
+                check_address(address, self._allowed)
         return addresses
 
     async def aclose(self) -> None:
@@ -82,7 +108,7 @@ async def fetch(url: str, settings: Settings) -> AsyncGenerator[bytes]:
         FetchError: they cannot be had, are not to be had, or take too long.
     """
     deadline = anyio.current_time() + settings.fetch_timeout
-    transport = CheckedTransport(private=settings.fetch_private)
+    transport = CheckedTransport(private=settings.fetch_private, allowed=settings.fetch_allowed)
     client = httpx.AsyncClient(
         transport=transport,
         trust_env=False,
@@ -90,21 +116,47 @@ async def fetch(url: str, settings: Settings) -> AsyncGenerator[bytes]:
         follow_redirects=True,
         max_redirects=REDIRECTS,
         headers={"Accept-Encoding": "identity"},
+        event_hooks={"response": [_check_redirect]},
     )
     try:
-        async with client, client.stream("GET", url) as response:
-            if response.status_code != httpx.codes.OK:
-                raise FetchError(
-                    f"The input_url answers {response.status_code} {response.reason_phrase}."
-                )
-            async for chunk in response.aiter_bytes():
-                if anyio.current_time() > deadline:
-                    raise FetchError(
-                        f"The input_url took longer than {settings.fetch_timeout:g} s."
-                    )
+        async with client:
+            with anyio.fail_after(settings.fetch_timeout):
+                response = await client.send(client.build_request("GET", url), stream=True)
+            _check_answer(response)
+            chunks = response.aiter_raw()
+            while True:
+                with anyio.fail_after(deadline - anyio.current_time()):
+                    chunk = await anext(chunks, None)
+                if chunk is None:
+                    return
                 yield chunk
+    except TimeoutError:
+        raise FetchError(f"The input_url took longer than {settings.fetch_timeout:g} s.") from None
     except httpx.TooManyRedirects:
         raise FetchError(f"The input_url redirects more than {REDIRECTS} times.") from None
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         reason = str(error) or type(error).__name__
         raise FetchError(f"The input_url cannot be fetched: {reason}.") from error
+
+
+async def _check_redirect(response: httpx.Response) -> None:
+    """Raise `FetchError` where a redirect gives up what https has promised."""
+    if response.has_redirect_location and response.url.scheme == "https":
+        target = response.url.join(response.headers["location"])
+        if target.scheme == "http":
+            raise FetchError(
+                "The input_url redirects from https to http; give the address it leads to, if the"
+                " way there can be trusted."
+            )
+
+
+def _check_answer(response: httpx.Response) -> None:
+    if response.status_code != httpx.codes.OK:
+        raise FetchError(f"The input_url answers {response.status_code} {response.reason_phrase}.")
+    # What is packed may unpack to a thousand times as much, and sound is packed already.
+    packed = response.headers.get("content-encoding", "identity").strip().lower()
+    if packed != "identity":
+        raise FetchError(
+            "The input_url answers with a content encoding, though none was asked for; have the"
+            " file served as it is."
+        )

@@ -37,6 +37,12 @@ class RequestLimit:
         size += len(scope["raw_path"]) + len(scope["query_string"])
         if size > settings.header_limit or len(scope["headers"]) > HEADERS:
             await problem(*headers_too_large(settings.header_limit))(scope, receive, send)
+        elif {b"content-length", b"transfer-encoding"} <= {name for name, _ in scope["headers"]}:
+            # A proxy that believes the one where we believe the other takes a part of this body
+            # for the next caller's request.
+            detail = "A request has a Content-Length or a Transfer-Encoding, not both."
+            refusal = problem(400, "bad-request", detail, headers={"Connection": "close"})
+            await refusal(scope, receive, send)
         elif scope["path"].startswith(UPLOADS):
             await self._app(scope, receive, send)
         else:

@@ -130,6 +130,7 @@ async def _serve(parts: Parts, listening: socket.socket, context: ssl.SSLContext
             access_log=False,
             log_config=None,
             lifespan="off",
+            ws="none",
             server_header=False,
             ssl_context_factory=None if context is None else lambda _config, _default: context,
             timeout_graceful_shutdown=_GRACE_S,

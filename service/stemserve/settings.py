@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Self
 
 import platformdirs
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, IPvAnyNetwork, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from stemserve.errors import SettingsError
@@ -107,6 +107,11 @@ class Settings(BaseSettings):
     fetch_timeout: float = Field(3600, gt=0, description="The longest download of an input_url")
     fetch_private: bool = Field(
         False, description="Also fetch an input_url from private and loopback addresses"
+    )
+    fetch_allowed: tuple[IPvAnyNetwork, ...] = Field(
+        (),
+        description="Private networks that an input_url may lead to, as a storage of one's own"
+        ' (in the environment: a JSON list, ["10.1.2.0/24"])',
     )
 
     idle_minutes: float | None = Field(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import shutil
+import socket
 import ssl
 import subprocess
 import threading
@@ -12,16 +14,22 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import anyio
+import httpcore
 import httpx
 import pytest
 from stemserve.errors import FetchError
-from stemserve.fetch import check_address
+from stemserve.fetch import check_address, fetch
+from stemserve.settings import Settings
 
 from tests.service.worker import STAND_IN, RunningWorker, ended, running_worker, until
 
 
 class Handler(BaseHTTPRequestHandler):
-    """``/ok`` an input; ``/hops/N`` redirects N times; ``/big`` without end; ``/slow`` trickles."""
+    """``/ok`` an input; ``/hops/N`` redirects N times; ``/to/URL`` and ``/loop`` once and for ever.
+
+    ``/big`` is without end; ``/slow`` trickles, ``/drip`` its headers; ``/packed`` unpacks to much.
+    """
 
     protocol_version = "HTTP/1.1"
     asked: list[str]
@@ -34,6 +42,18 @@ class Handler(BaseHTTPRequestHandler):
             self.redirect(f"/hops/{int(rest) - 1}")
         elif word == "to":
             self.redirect(rest)
+        elif word == "loop":
+            self.redirect("/loop")
+        elif word == "drip":
+            self.wfile.write(b"HTTP/1.1 200 OK\r\nX-Long: ")
+            self.pour("slow")
+        elif word == "packed":
+            body = gzip.compress(bytes(10**7))
+            self.send_response(200)
+            self.send_header("Content-Encoding", "gzip")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
         elif word in ("big", "slow"):
             self.send_response(200)
             self.end_headers()
@@ -164,6 +184,9 @@ def test_https_is_checked_against_the_name_not_the_address(
         job = fetched(client, f"{url}/ok")
         assert job["error_type"] == "fetch-failed"
         assert "certificate" in job["error"].lower()
+        assert fetched(client, f"{by_name}/to/{by_name}/ok")["status"] == "completed"
+        job = fetched(client, f"{by_name}/to/{by_name.replace('https', 'http')}/ok")
+        assert "from https to http" in job["error"]
 
 
 @pytest.mark.parametrize(
@@ -171,6 +194,9 @@ def test_https_is_checked_against_the_name_not_the_address(
     [
         ("/big", "input-too-large", "2000000"),
         ("/slow", "fetch-failed", "longer than 5 s"),
+        ("/drip", "fetch-failed", "longer than 5 s"),
+        ("/loop", "fetch-failed", "redirects more than 5 times"),
+        ("/packed", "fetch-failed", "content encoding"),
         ("/to/ftp://example.com/a", "fetch-failed", "cannot be fetched"),
         ("/to/file:///etc/passwd", "fetch-failed", "cannot be fetched"),
     ],
@@ -235,6 +261,56 @@ def test_private_addresses_are_not_asked(data_dir: Path) -> None:
         assert asked == []
 
 
+def test_an_allowed_network_is_asked_and_no_other(data_dir: Path) -> None:
+    allowed = ["127.0.0.1/32"]
+    with (
+        serving() as (url, asked),
+        running_worker(data_dir, separation_command=STAND_IN, fetch_allowed=allowed) as worker,
+        worker.client() as client,
+    ):
+        worker.wait_ready()
+        assert fetched(client, f"{url}/ok")["status"] == "completed"
+        asked.clear()
+        for other in ("127.0.0.2", "0.0.0.0", "[::ffff:127.0.0.3]", "169.254.169.254"):
+            job = fetched(client, f"{url}/to/{url.replace('127.0.0.1', other)}/secret")
+            assert "private address" in job["error"]
+        assert all(line.startswith("/to/") for line in asked)
+
+
+def test_a_name_that_leads_elsewhere_the_second_time_is_asked_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The connection goes to the address that was checked, whatever the name means by then."""
+    answers = {"rebound.example": ["93.184.215.14", "127.0.0.1"]}
+    resolved = []
+    tried = []
+
+    def resolver(host: bytes | str, port: int, *_: object, **__: object) -> list[Any]:
+        name = host.decode() if isinstance(host, bytes) else str(host)
+        resolved.append(name)
+        address = answers[name].pop(0)
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port))]
+
+    async def connect(_self: object, host: str, *_: object, **__: object) -> None:
+        tried.append(host)
+        raise httpcore.ConnectError("no internet here")
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolver)
+    monkeypatch.setattr("httpcore._backends.auto.AutoBackend.connect_tcp", connect)
+
+    async def fetch_it() -> None:
+        async for _ in fetch("http://rebound.example/song", Settings(data_dir=tmp_path)):
+            pass
+
+    with pytest.raises(FetchError, match="cannot be fetched"):
+        anyio.run(fetch_it)
+    assert (resolved, tried) == (["rebound.example"], ["93.184.215.14"])
+    answers["rebound.example"] = ["127.0.0.1"]
+    with pytest.raises(FetchError, match="private address"):
+        anyio.run(fetch_it)
+    assert tried == ["93.184.215.14"]
+
+
 @pytest.mark.parametrize(
     "address",
     [
@@ -255,6 +331,20 @@ def test_private_addresses_are_not_asked(data_dir: Path) -> None:
         "ff02::1",
         "::ffff:127.0.0.1",
         "::ffff:10.0.0.1",
+        "::127.0.0.1",
+        "::ffff:0:127.0.0.1",
+        "64:ff9b::127.0.0.1",
+        "64:ff9b::169.254.169.254",
+        "64:ff9b:1::10.0.0.1",
+        "2002:7f00:1::",
+        "2001:0:1::1",
+        "fec0::1",
+        "fd00:ec2::254",
+        "2001:db8::1",
+        "100.100.100.200",
+        "168.63.129.16",
+        "192.0.0.192",
+        "198.18.0.1",
     ],
 )
 def test_addresses_that_are_not_of_the_internet(address: str) -> None:
@@ -262,6 +352,9 @@ def test_addresses_that_are_not_of_the_internet(address: str) -> None:
         check_address(address)
 
 
-@pytest.mark.parametrize("address", ["93.184.215.14", "2606:2800:21f:cb07:6820:80da:af6b:8b2c"])
+@pytest.mark.parametrize(
+    "address",
+    ["93.184.215.14", "2606:2800:21f:cb07:6820:80da:af6b:8b2c", "64:ff9b::93.184.215.14"],
+)
 def test_addresses_of_the_internet(address: str) -> None:
     check_address(address)
