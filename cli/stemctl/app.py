@@ -38,6 +38,7 @@ COMMANDS = (
     "sweep",
     "preview_comment",
     "doctor",
+    "config",
     "engine",
 )
 

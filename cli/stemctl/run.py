@@ -15,7 +15,7 @@ from stemctl.dispatch import Dispatch
 from stemctl.errors import InputError, WorkerError
 from stemctl.inputs import Inputs
 from stemctl.outputs import Staging, is_done
-from stemctl.plan import make_plan
+from stemctl.plan import Plan, make_plan
 from stemctl.probe import Probe, probe_fleet
 from stemctl.progress import shown
 from stemctl.report import End, Outcome, Report
@@ -44,24 +44,10 @@ async def run(inputs: Inputs, fleet: Fleet, asked: Asked) -> Report:
             the output.
         WorkerError: no worker can be used.
     """
-    probes = await _probe(fleet)
-    statuses = {probe.endpoint.slot: probe.status for probe in probes if probe.status}
-    if not statuses:
-        reasons = "; ".join(dict.fromkeys(probe.error or "" for probe in probes))
-        raise WorkerError(f"no worker can be used: {reasons}")
-    plan = make_plan(inputs.songs, statuses, granted=asked.granted)
-    aside = {p.endpoint.slot: p.error or "" for p in probes if not p.status}
-    aside |= {slot: why for slot, why in plan.lacking.items() if slot not in plan.serves}
+    plan, aside = await settled(inputs, fleet, asked)
     usable = [endpoint for endpoint in fleet.endpoints if endpoint.slot in plan.serves]
     with Staging(asked.out) as staging:
-        before = [Outcome(bad.name, End.FAILED, error=bad.reason) for bad in inputs.unusable]
-        waiting: list[Track] = []
-        for track in plan.tracks:
-            outcome = await to_thread.run_sync(_before, track, asked)
-            if outcome:
-                before.append(outcome)
-            else:
-                waiting.append(track)
+        before, waiting = await sorted_out(inputs, plan, asked)
         async with AsyncExitStack() as open_workers:
             workers = [
                 await open_workers.enter_async_context(Worker(endpoint, fleet.token))
@@ -81,6 +67,37 @@ async def run(inputs: Inputs, fleet: Fleet, asked: Asked) -> Report:
     report.set_aside = aside | report.set_aside
     report.outcomes = _in_order(plan.tracks, [*before, *report.outcomes])
     return report
+
+
+async def settled(inputs: Inputs, fleet: Fleet, asked: Asked) -> tuple[Plan, dict[str, str]]:
+    """What is wanted of each input, and which workers are of no use for it, and why.
+
+    Raises:
+        InputError: a preset or stem that no worker can serve, or that is refused.
+        WorkerError: no worker can be used.
+    """
+    probes = await _probe(fleet)
+    statuses = {probe.endpoint.slot: probe.status for probe in probes if probe.status}
+    if not statuses:
+        reasons = "; ".join(dict.fromkeys(probe.error or "" for probe in probes))
+        raise WorkerError(f"no worker can be used: {reasons}")
+    plan = make_plan(inputs.songs, statuses, granted=asked.granted)
+    aside = {p.endpoint.slot: p.error or "" for p in probes if not p.status}
+    aside |= {slot: why for slot, why in plan.lacking.items() if slot not in plan.serves}
+    return plan, aside
+
+
+async def sorted_out(inputs: Inputs, plan: Plan, asked: Asked) -> tuple[list[Outcome], list[Track]]:
+    """The outcomes of what needs no worker or may not have one, and the tracks that are left."""
+    before = [Outcome(bad.name, End.FAILED, error=bad.reason) for bad in inputs.unusable]
+    waiting: list[Track] = []
+    for track in plan.tracks:
+        outcome = await to_thread.run_sync(_before, track, asked)
+        if outcome:
+            before.append(outcome)
+        else:
+            waiting.append(track)
+    return before, waiting
 
 
 async def _probe(fleet: Fleet) -> list[Probe]:

@@ -5,16 +5,22 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+from stemctl import complete
 from stemctl.app import create_app
+from stemctl.licences import POLICIES
+from stemctl.wanted import ALL_STEMS
+from stemserve.schema import BitDepth, Clip, StemFormat
+from stemserve.separation.presets import PRESETS
 from typer.testing import CliRunner
 
 from tests.cli.driving import stemctl
 
 COMMANDS = [
-    "demo", "submit", "endpoints", "status", "jobs", "logs", "cancel", "offers", "quote", "sweep",
-    "preview-comment", "doctor", "engine",
+    "demo", "submit", "endpoints", "status", "jobs", "logs", "cancel", "offers", "quote",
+    "sweep", "preview-comment", "doctor", "config", "engine",
 ]  # fmt: skip
 HEAVY = [
     "rich", "httpx", "pydantic", "anyio", "stamina", "numpy", "pulumi", "stemserve", "stemfleet",
@@ -79,19 +85,42 @@ def test_json_behind_two_dashes_is_an_input() -> None:
     assert answer.err.startswith("stemctl: ")
 
 
-@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_shells_can_complete(shell: str) -> None:
+def completed(shell: str, line: str) -> str:
+    """What the shell offers at the end of a line."""
     done = subprocess.run(
         [sys.executable, "-m", "stemctl"],
         env={
             "_STEMCTL_COMPLETE": f"complete_{shell}",
-            "COMP_WORDS": "stemctl en",
-            "COMP_CWORD": "1",
-            "_TYPER_COMPLETE_ARGS": "stemctl en",
+            "COMP_WORDS": line,
+            "COMP_CWORD": str(len(line.split()) - 1),
+            "_TYPER_COMPLETE_ARGS": line,
             "_TYPER_COMPLETE_FISH_ACTION": "get-args",
         },
         capture_output=True,
         text=True,
     )
-    assert "endpoints" in done.stdout
-    assert "submit" not in done.stdout
+    return done.stdout
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_shells_can_complete(shell: str) -> None:
+    offered = completed(shell, "stemctl en")
+    assert "endpoints" in offered
+    assert "submit" not in offered
+    assert "ensemble-fast" in completed(shell, "stemctl submit --preset ens")
+    assert "vocals,drums" in completed(shell, "stemctl submit --stems vocals,dr")
+
+
+def test_what_is_completed_is_what_there_is() -> None:
+    assert tuple(StemFormat) == complete.FORMATS
+    assert tuple(BitDepth) == complete.BIT_DEPTHS
+    assert tuple(Clip) == complete.CLIPS
+    assert complete.LICENCES == POLICIES
+    assert set(complete.PRESETS) == set(PRESETS)
+    stems = {stem for preset in PRESETS.values() for stem in preset.stems}
+    assert set(complete.STEMS) == stems | {ALL_STEMS, "instrumental"}
+
+
+def test_completion_can_be_installed(home: Path) -> None:
+    assert stemctl("--install-completion", "bash").code == 0
+    assert "_STEMCTL_COMPLETE" in (home / ".bash_completions" / "stemctl.sh").read_text()

@@ -304,3 +304,30 @@ def test_a_list_on_standard_input_and_a_manifest_with_rows_of_their_own(
     assert answer.code == 2
     for words in ("line 2: there is no stem", "line 3: there is no preset centre"):
         assert words in answer.json["error"]
+
+
+def test_a_dry_run_tells_what_would_be_and_does_nothing(
+    tmp_path: Path, out: Path, workers: list[RunningWorker], fleet: list[str]
+) -> None:
+    song = write_song(tmp_path / "in" / "song.wav")
+    (tmp_path / "in" / "empty.wav").touch()
+    before = jobs_of(workers)
+    command = ["submit", tmp_path / "in", "http://nowhere.example/b.wav", "--out", out, *fleet]
+    answer = stemctl(*command, "--dry-run", "--json")
+    assert answer.code == 1
+    assert [(t["end"], t.get("bytes")) for t in answer.json["tracks"]] == [
+        ("to do", song.stat().st_size),
+        ("to do", None),
+        ("failed", None),
+    ]
+    assert answer.json["tracks"][0]["files"] == ["song/vocals.wav", "song/instrumental.wav"]
+    assert len(answer.json["workers"]) == 2
+    people = stemctl(*command, "--dry-run")
+    assert "2 to do" in people.out
+    assert "nothing was sent" in people.out
+    assert "vocals, instrumental (center, wav 32f bit)" in people.out
+    assert jobs_of(workers) == before
+    assert not out.exists()
+    assert stemctl("submit", song, "--out", out, *fleet).code == 0
+    again = stemctl("submit", song, "--out", out, *fleet, "--dry-run")
+    assert (again.code, again.out.splitlines()[-1].split(",")[1]) == (0, " 1 done before")

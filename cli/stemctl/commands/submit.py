@@ -7,12 +7,23 @@ from typing import Annotated
 
 import typer
 
+from stemctl.complete import (
+    BIT_DEPTHS,
+    CLIPS,
+    FORMATS,
+    LICENCES,
+    PRESETS,
+    STEMS,
+    one_of,
+    some_of,
+)
+from stemctl.configured import ConfiguredCommand
 from stemctl.options import EndpointOption, JsonOption, ProjectOption, StackOption
 
 
 def register(app: typer.Typer) -> None:
     """Add the command to the app."""
-    app.command()(submit)
+    app.command(cls=ConfiguredCommand)(submit)
 
 
 def submit(
@@ -55,26 +66,33 @@ def submit(
         ),
     ] = "",
     preset: Annotated[
-        str | None, typer.Option("--preset", help="Default: the workers' own.")
+        str | None,
+        typer.Option("--preset", autocompletion=one_of(PRESETS), help="Default: the workers' own."),
     ] = None,
     stems: Annotated[
         str,
         typer.Option(
             "--stems",
             metavar="A,B",
+            autocompletion=some_of(STEMS),
             help="Which stems, or 'all'; no_drums and the like are the mix without. "
             "Default: vocals and instrumental, else all.",
         ),
     ] = "",
     stem_format: Annotated[
         str,
-        typer.Option("--format", help="wav, flac, mp3, opus, m4a; stem.mp4 for DJs."),
+        typer.Option(
+            "--format",
+            autocompletion=one_of(FORMATS),
+            help="wav, flac, mp3, opus, m4a; stem.mp4 for DJs.",
+        ),
     ] = "wav",
     bit_depth: Annotated[
         str | None,
         typer.Option(
             "--bit-depth",
             metavar="16|24|32f",
+            autocompletion=one_of(BIT_DEPTHS),
             help="Bits of a sample. Default: 32f (float) for wav, 16 for flac.",
         ),
     ] = None,
@@ -83,6 +101,7 @@ def submit(
         str,
         typer.Option(
             metavar="none|rescale|clamp",
+            autocompletion=one_of(CLIPS),
             help="Stems beyond full scale: kept where the format can, all turned down, or held.",
         ),
     ] = "none",
@@ -107,11 +126,17 @@ def submit(
     licence: Annotated[
         str,
         typer.Option(
-            "--licence", metavar="any|granted", help="Refuse presets whose weights carry no grant."
+            "--licence",
+            metavar="any|granted",
+            autocompletion=one_of(LICENCES),
+            help="Refuse presets whose weights carry no grant.",
         ),
     ] = "any",
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace what is there from other requests.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what would be done, and send nothing.")
     ] = False,
     stack: StackOption = "dev",
     project: ProjectOption = None,
@@ -122,6 +147,9 @@ def submit(
 
     What is already there from the same request is skipped, so that the same command again does
     only what is left. Exit code 0: all tracks are done; 1: some; 2: none; 130: stopped by Ctrl-C.
+
+    A table [submit] in stemctl.toml, here or above or in the user's configuration folder, holds
+    other defaults for these options: see `stemctl config`.
     """
     import sys
 
@@ -129,6 +157,7 @@ def submit(
 
     from stemctl.console import print_json, print_table
     from stemctl.filter import Filter
+    from stemctl.foresee import foresee
     from stemctl.inputs import find_inputs, read_list
     from stemctl.licences import only_granted
     from stemctl.run import Asked, run
@@ -159,6 +188,14 @@ def submit(
         only=Filter(tuple(include or ()), tuple(exclude or ())),
     )
     fleet = find_fleet(project, stack, endpoint or ())
+    if dry_run:
+        foreseen = anyio.run(foresee, found, fleet, asked)
+        if as_json:
+            print_json(foreseen.as_json())
+        else:
+            print_table(["track", "", "MB", "stems", "to, or why not"], foreseen.rows())
+            print(foreseen.summary())
+        raise typer.Exit(foreseen.exit_code)
     report = anyio.run(run, found, fleet, asked)
     if as_json:
         print_json(report.as_json())
