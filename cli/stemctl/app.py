@@ -27,6 +27,7 @@ from stemctl.errors import StemctlError
 
 COMMANDS = (
     "demo",
+    "run",
     "submit",
     "endpoints",
     "status",
