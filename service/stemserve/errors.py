@@ -155,6 +155,12 @@ class NoSuchSegmentError(StemserveError):
         self.choices = choices
 
 
+class ResultsGoneError(StemserveError):
+    """The job had results, which are no longer kept."""
+
+    type = "results-gone"
+
+
 class NoSuchFileError(StemserveError):
     """The job has no result of that name. ``choices`` holds those it has, the nearest first."""
 

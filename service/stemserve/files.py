@@ -41,6 +41,28 @@ def new_file(folder: Path) -> Iterator[tuple[BinaryIO, Path]]:
                 Path(name).unlink()
 
 
+def synced(file: BinaryIO) -> None:
+    """Close a file that was written; its content would survive a loss of power."""
+    file.flush()
+    os.fsync(file.fileno())
+    file.close()
+
+
+def moved_in(path: Path, place: Path) -> None:
+    """Move a file to its place, over what is there, for good."""
+    path.replace(place)
+    sync_folder(place.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make what the folder lists survive a loss of power."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 @contextmanager
 def full_disk_told() -> Iterator[None]:
     """Turn what the system says when a disk or a quota is full into `DiskFullError`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 from collections.abc import AsyncIterable
 from pathlib import Path
@@ -15,7 +16,7 @@ from stemserve.errors import (
     InputTooLargeError,
     NoSuchInputError,
 )
-from stemserve.files import DISK_FULL, new_file
+from stemserve.files import DISK_FULL, moved_in, new_file, synced
 from stemserve.schema import Input
 
 _PIECE = 2**20
@@ -46,6 +47,12 @@ class Inputs:
             return Input(sha256=sha256, size=self.path(sha256).stat().st_size)
         except (NoSuchInputError, FileNotFoundError):
             return None
+
+    def all(self) -> list[Input]:
+        """All inputs that are there."""
+        names = (entry.name for entry in os.scandir(self._folder))
+        found = (self.find(name) for name in names if not name.startswith("."))
+        return [one for one in found if one is not None]
 
     def delete(self, sha256: str) -> None:
         """Remove the input, if it is there."""
@@ -82,13 +89,13 @@ class Inputs:
                 await to_thread.run_sync(self.check_room, len(piece))
                 await to_thread.run_sync(digest.update, piece)
                 await to_thread.run_sync(file.write, piece)
-            file.close()
+            await to_thread.run_sync(synced, file)
             found = digest.hexdigest()
             if sha256 not in (None, found):
                 raise DigestMismatchError(
                     f"The {size} bytes sent have the SHA-256 {found}; send the file again."
                 )
-            temporary.replace(self._folder / found)
+            await to_thread.run_sync(moved_in, temporary, self._folder / found)
         return Input(sha256=found, size=size)
 
 

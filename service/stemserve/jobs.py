@@ -126,6 +126,8 @@ class StoredJob:
     results: list[ResultFile]
     error: str | None
     error_type: str | None
+    results_gone: bool = False
+    """Whether there were results, which are no longer kept."""
 
     @property
     def elapsed_seconds(self) -> float:

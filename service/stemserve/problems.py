@@ -30,6 +30,7 @@ STATUSES: dict[type[errors.StemserveError], HTTPStatus] = {
     errors.NoSuchInputError: HTTPStatus.NOT_FOUND,
     errors.NoSuchJobError: HTTPStatus.NOT_FOUND,
     errors.NoSuchFileError: HTTPStatus.NOT_FOUND,
+    errors.ResultsGoneError: HTTPStatus.GONE,
     errors.RequestError: HTTPStatus.UNPROCESSABLE_ENTITY,
     errors.NoSuchSegmentError: HTTPStatus.NOT_FOUND,
     errors.NotStartedError: HTTPStatus.CONFLICT,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from contextlib import aclosing, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import anyio
@@ -24,6 +24,7 @@ from stemserve.marks import Marks
 from stemserve.process import ATTEMPTS, SeparationProcess
 from stemserve.schema import JobStatus, Preset
 from stemserve.settings import Settings
+from stemserve.shared import SharedResults
 from stemserve.store import Store
 from stemserve.task import Advanced, Committed, Failed, Finished, Logged, SeparationTask
 
@@ -50,6 +51,7 @@ class Runner:
         self._inputs = inputs
         self.marks = Marks(store)
         """Which segments of the jobs are on the disk."""
+        self.shared = SharedResults(store, self.files)
         self._woken = anyio.Event()
         self._current: _Current | None = None
         self.device = "starting"
@@ -177,7 +179,11 @@ class Runner:
         if not await run_sync(self._store.is_running, job.job_id):
             return  # cancelled before `cancel` could see it here
         try:
-            task = self._task(job, await self._input(job))
+            path = await self._input(job)
+            job = replace(job, input_sha256=path.name)  # an input's name is its digest
+            if await run_sync(self.shared.complete, job, path.name, self.device):
+                return
+            task = self._task(job, path)
         except (StemserveError, OSError) as error:
             await self._fail(job, str(error), getattr(error, "type", "input-unreadable"))
             return
@@ -214,7 +220,7 @@ class Runner:
             job.job_id,
             path,
             folder,
-            input_sha256=path.name,  # an input's name is its digest
+            input_sha256=job.input_sha256,
             input_name=job.input_name,
             part=lambda sha256: files.held(sha256) or self._inputs.path(sha256),
         )
@@ -232,7 +238,8 @@ class Runner:
             case Logged(line=line):
                 self._log(job.job_id, line)
             case Finished(results=results, duration_seconds=length):
-                await run_sync(self._store.finish, job.job_id, results, length)
+                key = self.shared.key(job.content, job.input_sha256 or "", self.device)
+                await run_sync(self._store.finish, job.job_id, results, length, key)
                 await run_sync(self.files(job.job_id).let_go)
                 self._log(job.job_id, "completed")
                 _log.info("job %s: completed", job.job_id)

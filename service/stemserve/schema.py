@@ -384,6 +384,9 @@ class Job(Contract):
         None, description="Length of the track, or of the range of it that was asked"
     )
     results: list[ResultFile] = []
+    results_gone: bool = Field(
+        False, description="There were results, which are no longer kept: post the job again"
+    )
 
 
 class Segment(Contract):

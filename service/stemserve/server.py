@@ -22,6 +22,7 @@ from stemserve.files import lock
 from stemserve.inputs import Inputs
 from stemserve.lease import Lease, doing
 from stemserve.machine import end_machine, find_machine
+from stemserve.retention import Retention
 from stemserve.routes.parts import Parts, attach
 from stemserve.runner import Runner
 from stemserve.settings import ENV_PREFIX, Settings
@@ -81,7 +82,8 @@ def _opened(settings: Settings) -> Iterator[Parts]:
         if waiting:
             _log.info("%d job(s) were cut short and will run again", waiting)
         runner = Runner(settings, store, inputs)
-        yield Parts(settings, store, inputs, runner, Lease.of(settings))
+        retention = Retention(settings, store, inputs, runner.files)
+        yield Parts(settings, store, inputs, runner, Lease.of(settings), retention)
 
 
 def listen(settings: Settings) -> socket.socket:
@@ -144,6 +146,7 @@ async def _serve(parts: Parts, listening: socket.socket, context: ssl.SSLContext
     async with anyio.create_task_group() as group:
         group.start_soon(_end_at_signal, server)
         group.start_soon(parts.runner.run)
+        group.start_soon(parts.retention.run)
         group.start_soon(_end_when_over, server, parts)
         await server.serve(sockets=[listening])
         group.cancel_scope.cancel()

@@ -104,6 +104,18 @@ class Settings(BaseSettings):
     )
     duration_limit: float = Field(12 * 3600, gt=0, description="The longest track that is taken")
     channel_limit: int = Field(16, ge=1, description="The most channels that a track may have")
+    keep_days: float | None = Field(
+        30,
+        gt=0,
+        description="Inputs and results that nobody has used for so many days, of those in which"
+        " the worker ran, are removed",
+    )
+    keep_bytes: int | None = Field(
+        None, ge=0, description="So many of them are kept; what was not used for longest goes first"
+    )
+    keep_least_minutes: float = Field(
+        60, ge=0, description="What was used since stays, whatever room is wanted"
+    )
     fetch_timeout: float = Field(3600, gt=0, description="The longest download of an input_url")
     fetch_private: bool = Field(
         False, description="Also fetch an input_url from private and loopback addresses"

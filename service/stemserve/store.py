@@ -6,6 +6,7 @@ says so only while it still runs: a job that was cancelled meanwhile stays cance
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,18 +51,23 @@ CREATE TABLE IF NOT EXISTS jobs (
 _COLUMNS = {
     "caller": "TEXT",
     "reached": "INTEGER NOT NULL DEFAULT 0",
+    "result_key": "TEXT",
+    "results_gone": "INTEGER NOT NULL DEFAULT 0",
 }
 """What the table has got since its first version. ``caller``: who posted the job. ``reached``: the
-most segments that were finished when a process died over it."""
+most segments that were finished when a process died over it. ``result_key``: of all that its
+results depend on."""
 
 _INDICES = """
 CREATE INDEX IF NOT EXISTS jobs_by_status ON jobs (status, turn);
 CREATE INDEX IF NOT EXISTS jobs_by_input ON jobs (input_sha256);
 CREATE INDEX IF NOT EXISTS jobs_by_caller ON jobs (status, caller);
+CREATE INDEX IF NOT EXISTS jobs_by_result ON jobs (result_key);
 """
 
 _QUEUE_AGAIN = """
 UPDATE jobs SET status = 'pending', attempts = 0, reached = 0, caller = ?, created_at = ?,
+    result_key = NULL, results_gone = 0,
     started_at = NULL,
     ended_at = NULL, tasks = '{}', details = '{}', results = '[]', error = NULL,
     error_type = NULL, turn = (SELECT max(turn) + 1 FROM jobs)
@@ -102,7 +108,7 @@ class Store:
     ) -> StoredJob:
         """Queue a job, or find it: the same id with the same content is the same job.
 
-        A failed job is queued again.
+        A failed job is queued again, and so is one whose results are gone.
 
         Raises:
             JobExistsError: there is a job of that id with other content.
@@ -113,7 +119,7 @@ class Store:
             row = db.execute("SELECT * FROM jobs WHERE job_id = ?", [job_id]).fetchone()
             if row is not None and row["content"] != text:
                 raise JobExistsError(f"Job {job_id} exists and asks for something else.")
-            if row is not None and row["status"] != JobStatus.FAILED:
+            if row is not None and row["status"] != JobStatus.FAILED and not row["results_gone"]:
                 return _job(row)
             _check_queue(db, limits, caller)
             now = clock.now()
@@ -205,6 +211,76 @@ class Store:
         with self._reading() as db:
             return _is_running(db, job_id)
 
+    def take(self, job_id: str) -> bool:
+        """Let a job that waits run, whatever waits before it; false if it does not wait."""
+        with self._writing() as db:
+            return bool(
+                db.execute(
+                    "UPDATE jobs SET status = 'running', started_at = coalesce(started_at, ?)"
+                    " WHERE job_id = ? AND status = 'pending'",
+                    [clock.now(), job_id],
+                ).rowcount
+            )
+
+    def put_back(self, job_id: str) -> None:
+        """Let a running job wait again."""
+        with self._writing() as db:
+            db.execute(
+                "UPDATE jobs SET status = 'pending' WHERE job_id = ? AND status = 'running'",
+                [job_id],
+            )
+
+    def with_results(self, result_key: str) -> StoredJob | None:
+        """A completed job that has results of that key."""
+        with self._reading() as db:
+            row = db.execute(
+                "SELECT * FROM jobs WHERE result_key = ? AND status = 'completed'"
+                " AND NOT results_gone ORDER BY turn DESC LIMIT 1",
+                [result_key],
+            ).fetchone()
+        return None if row is None else _job(row)
+
+    def inputs_needed(self) -> set[str]:
+        """The inputs of the jobs that wait or run."""
+        with self._reading() as db:
+            rows = db.execute(
+                "SELECT DISTINCT input_sha256 FROM jobs WHERE status IN ('pending', 'running')"
+            ).fetchall()
+        return {row["input_sha256"] for row in rows if row["input_sha256"]}
+
+    def ended(self) -> dict[str, int]:
+        """The jobs that are over, and how many bytes of results they have."""
+        with self._reading() as db:
+            rows = db.execute(
+                "SELECT job_id, results FROM jobs WHERE status IN ('completed', 'failed')"
+            ).fetchall()
+        return {
+            row["job_id"]: sum(result["size"] for result in json.loads(row["results"]))
+            for row in rows
+        }
+
+    def let_go(self, job_id: str) -> bool:
+        """Note that a completed job's results are gone; forget one that has none. Whether it was
+        over.
+        """
+        with self._writing() as db:
+            row = db.execute("SELECT * FROM jobs WHERE job_id = ?", [job_id]).fetchone()
+            if row is None or row["status"] in (JobStatus.PENDING, JobStatus.RUNNING):
+                return False
+            if row["status"] == JobStatus.FAILED or row["results_gone"]:
+                db.execute("DELETE FROM jobs WHERE job_id = ?", [job_id])
+            else:
+                db.execute(
+                    "UPDATE jobs SET results = '[]', results_gone = 1 WHERE job_id = ?", [job_id]
+                )
+            return True
+
+    def keeps_files(self, job_id: str) -> bool:
+        """Whether there is such a job, and something of it to be kept."""
+        with self._reading() as db:
+            row = db.execute("SELECT results_gone FROM jobs WHERE job_id = ?", [job_id]).fetchone()
+        return row is not None and not row["results_gone"]
+
     def requeue(self) -> int:
         """Let every running job wait again: whoever ran it is gone. Returns how many."""
         with self._writing() as db:
@@ -229,7 +305,13 @@ class Store:
                 [tasks.model_dump_json(), details.model_dump_json(), duration_seconds, job_id],
             )
 
-    def finish(self, job_id: str, results: list[ResultFile], duration_seconds: float) -> None:
+    def finish(
+        self,
+        job_id: str,
+        results: list[ResultFile],
+        duration_seconds: float,
+        result_key: str | None = None,
+    ) -> None:
         """Note the results of a running job, which is now completed."""
         with self._writing() as db:
             if not _is_running(db, job_id):
@@ -238,11 +320,13 @@ class Store:
             total = max(job.details.total_segments, 1)
             details = Details(completed_segments=total, total_segments=total, percent=100)
             db.execute(
-                "UPDATE jobs SET results = ?, details = ?, duration_seconds = ? WHERE job_id = ?",
+                "UPDATE jobs SET results = ?, details = ?, duration_seconds = ?, result_key = ?"
+                " WHERE job_id = ?",
                 [
                     _RESULTS.dump_json(results).decode(),
                     details.model_dump_json(),
                     duration_seconds,
+                    result_key,
                     job_id,
                 ],
             )
@@ -340,4 +424,5 @@ def _job(row: sqlite3.Row) -> StoredJob:
         results=_RESULTS.validate_json(row["results"]),
         error=row["error"],
         error_type=row["error_type"],
+        results_gone=bool(row["results_gone"]),
     )

@@ -179,7 +179,7 @@ def test_a_caller_that_goes_away_in_mid_upload(worker: RunningWorker, client: ht
     sha256 = "2" * 64
     port = int(worker.url.rpartition(":")[2])
     with socket.create_connection(("127.0.0.1", port)) as raw:
-        head = f"PUT /inputs/{sha256} HTTP/1.1\r\nHost: worker\r\nContent-Length: 9000000\r\n\r\n"
+        head = f"PUT /inputs/{sha256} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 9000000\r\n\r\n"
         raw.sendall(head.encode() + b"x" * 3_000_000)
         eventually(lambda: list((worker.data_dir / "inputs").iterdir()))
     eventually(lambda: list((worker.data_dir / "inputs").iterdir()), lambda files: not files)

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from typing import Annotated
 
 import anyio
+from anyio.to_thread import run_sync
 from fastapi import APIRouter, Request, Response
 from fastapi import Path as PathParameter
 from starlette.requests import ClientDisconnect
@@ -27,6 +28,7 @@ def get_input(sha256: Name, worker: Worker) -> Input:
     found = worker.inputs.find(sha256)
     if found is None:
         raise NoSuchInputError(f"There is no such input here; send it: PUT /inputs/{sha256}.")
+    worker.retention.use_input(sha256)
     return found
 
 
@@ -46,11 +48,14 @@ async def put_input(sha256: Name, request: Request, response: Response, worker: 
     """Upload an input, streamed. One that is there already is not read again."""
     found = worker.inputs.find(sha256)
     if found is not None:
+        await run_sync(worker.retention.use_input, sha256)
         return found
     length = request.headers.get("content-length", "")
     if length.isdecimal():
+        await run_sync(worker.retention.make_room, int(length))
         worker.inputs.check_room(int(length))
     stored = await worker.inputs.store(_body(request, worker.settings), sha256)
+    await run_sync(worker.retention.use_input, sha256)
     response.status_code = 201
     return stored
 

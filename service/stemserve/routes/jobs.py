@@ -49,7 +49,7 @@ def post_job(request: JobRequest, worker: Worker, caller: Caller) -> JobCreated:
     settings = worker.settings
     content = resolve(request, worker.runner.presets, settings.preset, strict=settings.strict)
     if content.input_sha256 is not None:
-        worker.inputs.path(content.input_sha256)
+        worker.retention.use_input(content.input_sha256)
         job_id = request.job_id or content.digest()
     else:
         job_id = request.job_id or secrets.token_hex(16)
@@ -59,6 +59,9 @@ def post_job(request: JobRequest, worker: Worker, caller: Caller) -> JobCreated:
         job = worker.store.add(job_id, content, request.input_name, limits, caller)
         if parts and job.status is JobStatus.PENDING:
             worker.runner.files(job.job_id).hold(parts)
+    if worker.runner.shared.complete_waiting(job, worker.runner.device):
+        job = worker.store.get(job_id)
+        from_thread.run(worker.runner.show, job_id)
     from_thread.run_sync(worker.runner.wake)
     return JobCreated(job_id=job.job_id, status=job.status, message=_MESSAGES[job.status])
 
@@ -122,6 +125,7 @@ def _job(job: StoredJob) -> Job:
         input_sha256=job.input_sha256,
         duration_seconds=job.duration_seconds,
         results=job.results,
+        results_gone=job.results_gone,
     )
 
 

@@ -10,6 +10,7 @@ from fastapi import Depends, FastAPI, Request
 
 from stemserve.inputs import Inputs
 from stemserve.lease import Lease
+from stemserve.retention import Retention
 from stemserve.runner import Runner
 from stemserve.settings import Settings
 from stemserve.store import Store
@@ -24,6 +25,7 @@ class Parts:
     inputs: Inputs
     runner: Runner
     lease: Lease
+    retention: Retention
 
 
 def attach(app: FastAPI, parts: Parts) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import FileResponse
 
-from stemserve.errors import BadRangeError, NoSuchFileError, NotCompletedError
+from stemserve.errors import BadRangeError, NoSuchFileError, NotCompletedError, ResultsGoneError
 from stemserve.names import nearest
 from stemserve.problems import declared
 from stemserve.routes.parts import Worker
@@ -35,7 +35,7 @@ _BYTES = {name: {"schema": {"type": "string", "format": "binary"}} for name in M
     responses={
         200: {"description": "The file; a Range is honoured", "content": _BYTES},
         206: {"description": "The part of the file that was asked for", "content": _BYTES},
-        **declared(400, 404, 416),
+        **declared(400, 404, 410, 416),
     },
 )
 def get_result(
@@ -49,6 +49,11 @@ def get_result(
     if job.status is not JobStatus.COMPLETED:
         reason = f" {job.error}" if job.error else ""
         raise NotCompletedError(f"Job {job_id} is {job.status}, not completed.{reason}")
+    if job.results_gone:
+        raise ResultsGoneError(
+            f"The results of job {job_id} are no longer kept; post the job again, and it runs"
+            " again."
+        )
     # The name is looked up among the results, never joined to a path as it came.
     result = next((result for result in job.results if result.name == file), None)
     if result is None:
@@ -61,6 +66,7 @@ def get_result(
         raise NoSuchFileError(f"{file} of job {job_id} was removed from the disk.", [])
     if not _is_range_of(request.headers.get("range", "bytes=0-"), result.size):
         raise BadRangeError(f"{file} has {result.size} bytes; ask for one range of them.")
+    worker.retention.use_results(job_id)
     return FileResponse(
         path,
         media_type=MEDIA_TYPES.get(path.suffix),
