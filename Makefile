@@ -10,7 +10,7 @@ export UV_PROJECT_ENVIRONMENT := .venv
 unexport VIRTUAL_ENV
 RUN := $(UV) run --no-sync
 
-.PHONY: help install demo test soak lint clean
+.PHONY: help install demo test image-test soak lint clean
 
 help: ## the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -31,6 +31,9 @@ test: $(filter .tools/%,$(UV)) ## everything that is checked: style, types, impo
 	@$(RUN) stemctl engine install
 	@$(MAKE) --no-print-directory lint
 	@$(RUN) pytest -n 2 --dist worksteal
+
+image-test: ## build the image, start it, separate; needs buildah, debootstrap, root, and `make test` before
+	@$(RUN) pytest -m image tests/image
 
 soak: ## the engines and providers of a fleet killed 200 times; needs what `make test` installs
 	@STEMFLEET_TEST_KILLS=200 $(RUN) pytest tests/e2e/test_kills.py

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
     BaseModel,
@@ -60,6 +61,7 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Limit = Annotated[float, Field(ge=0, le=10_000, allow_inf_nan=False)]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=255, strip_whitespace=True)]
 Names = Annotated[list[Name], Field(min_length=1, max_length=100)]
+Preset = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
 
 
 class _Checked(BaseModel):
@@ -113,7 +115,7 @@ class Group(_Checked):
     name: Annotated[str, StringConstraints(pattern=rf"^{GROUP_NAME}$", max_length=40)]
     cloud: str
     count: Annotated[Whole, Field(ge=1, le=1000)]
-    preset: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")] = "center"
+    preset: Preset = "center"
     image: Annotated[Name | None, Field(validate_default=True)] = None
     gpu: Annotated[Gpu | None, Field(validate_default=True)] = None
     minRealtime: Positive | None = None  # noqa: N815
@@ -163,7 +165,8 @@ class Group(_Checked):
     @field_validator("image")
     @classmethod
     def _rented_machines_run_one(cls, image: str | None, info: ValidationInfo) -> str | None:
-        if image is None and info.data.get("cloud", "local") != "local":
+        built = info.context and info.context.get("built")
+        if image is None and not built and info.data.get("cloud", "local") != "local":
             raise ValueError(
                 "this key is missing: a rented machine runs an image that holds the worker, "
                 "as `image: registry/owner/name:tag`"
@@ -190,10 +193,35 @@ class Group(_Checked):
         return self
 
 
+_REPOSITORY = re.compile(r"[a-z0-9][a-z0-9.-]*(:[0-9]+)?(/[a-z0-9]+([._-]+[a-z0-9]+)*)+")
+
+
+class BuiltImage(_Checked):
+    """The image that `pulumi up` builds and pushes, for the groups that name none."""
+
+    build: bool = False
+    repository: Annotated[str | None, Field(validate_default=True)] = None
+    presets: Annotated[list[Preset], Field(max_length=100)] = ["ensemble"]
+    licence: Literal["any", "granted"] = "any"
+
+    @field_validator("repository")
+    @classmethod
+    def _can_be_pushed_to(cls, repository: str | None, info: ValidationInfo) -> str | None:
+        if repository is None and info.data.get("build"):
+            raise ValueError("this key is missing: say where to push, as `ghcr.io/you/stemserve`")
+        if repository is not None and not _REPOSITORY.fullmatch(repository):
+            raise ValueError(
+                f"{repository!r} is no place to push to: name a registry and what is in it, in "
+                "lower case and without a tag, as `ghcr.io/you/stemserve`"
+            )
+        return repository
+
+
 class FleetConfig(_Checked):
     """All that a stack says of its fleet."""
 
     groups: Annotated[list[Group], Field(min_length=1)]
+    image: BuiltImage = BuiltImage()
     maxUsdPerHour: Annotated[Positive, Field(validate_default=True)] = 5.0  # noqa: N815
     readyTimeoutSeconds: Annotated[Whole, Field(ge=10, le=7200)] = 900  # noqa: N815
 
@@ -230,8 +258,10 @@ def parse_config(values: dict[str, Any], namespace: str = "stemfleet") -> FleetC
     Raises:
         ConfigError: every key that is wrong, each on a line of its own.
     """
+    image = values.get("image")
+    built = isinstance(image, dict) and image.get("build") is True
     try:
-        return FleetConfig.model_validate(values)
+        return FleetConfig.model_validate(values, context={"built": built})
     except ValidationError as error:
         lines = list(_lines(error, namespace))
     raise ConfigError("\n".join(lines))

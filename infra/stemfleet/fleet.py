@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 import pulumi
@@ -66,8 +67,9 @@ class Fleet(pulumi.ComponentResource):
             certificate = WorkerCertificate("certificate", child)
             self.ca = certificate.ca
         shown = _shown(certificate)
+        image = _built_image(config, child)
         slots = [
-            _declare(group, index, shared | (shown if _on_bare_port(group) else {}), child)
+            _declare(group, index, image, shared | (shown if _on_bare_port(group) else {}), child)
             for group in config.groups
             for index in range(group.count)
         ]
@@ -108,6 +110,15 @@ def _tell_the_price(config: FleetConfig) -> None:
             pulumi.log.warn(warning)
 
 
+def _built_image(config: FleetConfig, opts: pulumi.ResourceOptions) -> pulumi.Output[str] | None:
+    """The image of the groups that name none, where the stack builds it."""
+    if not config.image.build:
+        return None
+    from stemfleet.image import build_image  # needs what a plain fleet does not
+
+    return build_image(config.image, Path.cwd().parent, opts)
+
+
 def _on_bare_port(group: Group) -> bool:
     return on_bare_port(group.cloud, gpu_filter(group.want))
 
@@ -124,14 +135,18 @@ def _shown(certificate: WorkerCertificate | None) -> dict[str, Any]:
 
 
 def _declare(
-    group: Group, index: int, shared: dict[str, Any], opts: pulumi.ResourceOptions
+    group: Group,
+    index: int,
+    image: pulumi.Output[str] | None,
+    shared: dict[str, Any],
+    opts: pulumi.ResourceOptions,
 ) -> tuple[dict[str, Any], Slot]:
     slot = f"{group.name}-{index}"
     inputs = {
         "slot": slot,
         "cloud": group.cloud,
         "preset": group.preset,
-        "image": group.image,
+        "image": (group.image or image) if group.rented else None,
         "want": group.want,
         "idleMinutes": group.idle_minutes,
         "leaseHours": group.lease_hours,
