@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
 from typing import TypeVar
 
 import anyio
@@ -50,6 +51,8 @@ class Probe(BaseModel):
     ready: bool = False
     status: Status | None = None
     error: str | None = None
+    clock_s: float = 0.0
+    """How far its clock is ahead of ours, as far as its answer's way leaves that certain."""
 
 
 async def probe_fleet(fleet: Fleet) -> list[Probe]:
@@ -62,7 +65,9 @@ async def probe_fleet(fleet: Fleet) -> list[Probe]:
 
 
 async def _probe(worker: Worker) -> Probe:
-    await worker.health()
+    asked = datetime.now(UTC)
+    health = await worker.health()
+    clock_s = _ahead(health.timestamp, asked, datetime.now(UTC))
     try:
         status = await worker.status()
         ready = await worker.ready()
@@ -74,4 +79,13 @@ async def _probe(worker: Worker) -> Probe:
         ready=ready.ready,
         status=status,
         error=ready.reason,
+        clock_s=clock_s,
     )
+
+
+def _ahead(told: datetime, asked: datetime, heard: datetime) -> float:
+    """Seconds by which a clock is ahead that told its time between two times of ours."""
+    told = told if told.tzinfo else told.replace(tzinfo=UTC)
+    if told > heard:
+        return (told - heard).total_seconds()
+    return min(0.0, (told - asked).total_seconds())

@@ -54,17 +54,29 @@ def read_state(project: Path) -> State:
     unread: dict[str, str] = {}
     for row in json.loads(listed.stdout):
         stack = str(row["name"]).rpartition("/")[2]
-        if locks is not None and any((locks / stack).glob("*.json")):
-            unread[stack] = (
-                "an update of it is running, or was killed: wait for its end, or release it with "
-                f"`pulumi cancel --stack {stack}`"
-            )
+        if locks is not None and (held := _held(locks, stack)):
+            unread[stack] = held
             continue
         try:
             labels[stack] = _ids(project, stack)
         except (StackError, ValueError, KeyError, TypeError) as error:
             unread[stack] = f"its state cannot be read ({error})"
     return State(labels, unread)
+
+
+def held_lock(project: Path, stack: str) -> str | None:
+    """Why a stack cannot be changed now, and what to do; None: as far as is known, it can."""
+    locks = _locks(project)
+    return None if locks is None else _held(locks, stack)
+
+
+def _held(locks: Path, stack: str) -> str | None:
+    if not any((locks / stack).glob("*.json")):
+        return None
+    return (
+        "an update of it is running, or was killed: wait for its end, or release it with "
+        f"`pulumi cancel --stack {stack}`"
+    )
 
 
 def _ids(project: Path, stack: str) -> frozenset[str]:

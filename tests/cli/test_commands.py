@@ -141,13 +141,14 @@ def test_a_job_that_nobody_has_is_told(both: list[str]) -> None:
 def test_doctor_says_of_each_worker_what_is_wrong(worker: RunningWorker, both: list[str]) -> None:
     answer = stemctl("doctor", *both)
     assert answer.code == 1
-    good, dead = answer.out.splitlines()
+    room, good, dead = answer.out.splitlines()
+    assert room.startswith("✓ out: ")
     assert good.startswith("✓ worker ")
     assert dead.startswith("✗ worker ")
     assert stemctl("doctor", *endpoints(worker.url)).code == 0
     refused = stemctl("doctor", *endpoints(worker.url), "--json", token="wrong")
     assert refused.code == 1
-    assert "token is refused" in refused.json["findings"][0]["detail"]
+    assert "token is refused" in refused.json["findings"][1]["detail"]
 
 
 def test_a_terminal_sees_bars(worker: RunningWorker, tmp_path: Path) -> None:

@@ -89,8 +89,9 @@ def test_the_fleet_and_its_token_come_from_the_stack(
         (f"stemfleet.dev.local-{number}", "local", True) for number in range(2)
     ]
     findings = asked(project, "doctor", "--json").json["findings"]
-    assert [finding["check"] for finding in findings[:3]] == ["engine", "project", "stack"]
-    assert len(findings) == 5
+    checks = [finding["check"] for finding in findings]
+    assert checks[:4] == ["out", "engine", "project", "stack"]
+    assert len(findings) == 6
     assert all(finding["ok"] for finding in findings)
 
 
