@@ -32,6 +32,7 @@ from stemserve.schema import (
     Problem,
     Ready,
     ResultFile,
+    Segments,
     Status,
 )
 
@@ -76,6 +77,12 @@ class RefusedError(WorkerError):
         self.detail = detail
         self.pause_s = pause_s
         """How long it asks to be left alone, in seconds."""
+
+
+class BadResultError(WorkerError):
+    """What a worker gave as a result cannot be one."""
+
+    type = "bad-result"
 
 
 class _GarbledError(Exception):
@@ -189,15 +196,27 @@ class Worker:
 
         self._parse(Input, await self._retry(put, within=None))
 
+    async def segments(self, job_id: str) -> Segments:
+        """What is finished of a job, which may still run."""
+        return await self._ask(Segments, "GET", _job(job_id, "/segments"))
+
+    async def segment(self, job_id: str, index: int, stem: str, place: Path, moved: Moved) -> None:
+        """Bring one stem of a finished segment to ``place``, as a WAV file; raises `OSError`."""
+        await self._fetch(_job(job_id, f"/segments/{index}/{stem}"), {}, place, moved, None)
+
     async def download(self, job_id: str, file: ResultFile, place: Path, moved: Moved) -> None:
         """Bring one result to ``place``, and see that its bytes are those that were announced.
 
         Raises:
+            BadResultError: they are not, however often they were asked for.
             OSError: ``place`` cannot be written, or the disk is full.
         """
+        await self._fetch(f"/result/{job_id}", {"file": file.name}, place, moved, file)
 
+    async def _fetch(
+        self, path: str, params: dict[str, str], place: Path, moved: Moved, file: ResultFile | None
+    ) -> None:
         async def get() -> httpx.Response:
-            path, params = f"/result/{job_id}", {"file": file.name}
             async with self._http.stream("GET", path, params=params) as response:
                 if not response.is_success:
                     await response.aread()
@@ -209,15 +228,15 @@ class Worker:
                         digest.update(piece)
                         size += len(piece)
                         moved(size)
-                if (size, digest.hexdigest()) != (file.size, file.sha256):
+                if file is not None and (size, digest.hexdigest()) != (file.size, file.sha256):
                     raise _GarbledError
             return response
 
         try:
             response = await self._retry(get, within=None)
         except _GarbledError:
-            raise WorkerError(
-                f"worker {self.slot}: {file.name} arrived damaged each time: submit it again"
+            raise BadResultError(
+                f"worker {self.slot}: {place.name} arrived damaged each time: submit it again"
             ) from None
         if not response.is_success:
             raise self._refusal(response)

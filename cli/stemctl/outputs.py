@@ -8,15 +8,10 @@ run knows what is done, and what at that place is not its own and must be left a
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import json
 import os
-import shutil
-import tempfile
 from pathlib import Path, PurePath
-from types import TracebackType
-from typing import IO, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 from stemserve.schema import ResultFile
@@ -29,7 +24,6 @@ from stemctl.wanted import Wanted
 RECORD = ".stemctl.json"
 RECORDS = ".stemctl"
 STAGING_PREFIX = ".stemctl-"
-LOCK = "lock"
 
 
 class Origin(BaseModel):
@@ -232,65 +226,6 @@ def _put_files(staged: Path, out: Path, track: Track, record: Record) -> None:
 
 def _write_record(path: Path, record: Record) -> None:
     path.write_text(json.dumps(record.model_dump(mode="json"), indent=1))
-
-
-class Staging:
-    """A hidden folder in the output folder for what is on its way; gone when the run ends.
-
-    It is locked while the run lives, so that the next run can clear away what a killed one left.
-    """
-
-    def __init__(self, out: Path) -> None:
-        self.out = out
-        self._lock: IO[bytes] | None = None
-
-    def __enter__(self) -> Self:
-        """Make it.
-
-        Raises:
-            InputError: the output folder cannot be made or written.
-        """
-        try:
-            self.out.mkdir(parents=True, exist_ok=True)
-            for lock in self.out.glob(f"{STAGING_PREFIX}*/{LOCK}"):
-                if _locked(lock):
-                    shutil.rmtree(lock.parent, ignore_errors=True)
-            for _ in range(3):
-                self.folder = Path(tempfile.mkdtemp(prefix=STAGING_PREFIX, dir=self.out))
-                self._lock = _locked(self.folder / LOCK)
-                if self._lock:
-                    break  # else another run has just taken it for what a killed one left
-        except OSError as error:
-            raise InputError(cannot_write(error, self.out)) from error
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        shutil.rmtree(self.folder, ignore_errors=True)
-        if self._lock:
-            self._lock.close()
-
-    def track(self, name: str) -> Path:
-        """A fresh folder for one track; it blocks, and may raise OSError."""
-        folder = self.folder / name
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir()
-        return folder
-
-
-def _locked(path: Path) -> IO[bytes] | None:
-    """The lock, held until it is closed; None where another process has it, or none can be had."""
-    file = path.open("wb")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        file.close()
-        return None
-    return file
 
 
 def cannot_write(error: OSError, out: Path) -> str:

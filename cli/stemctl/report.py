@@ -23,7 +23,10 @@ class End(StrEnum):
 
 @dataclass(frozen=True)
 class Outcome:
-    """One track's end. ``seconds`` is the worker's time for it, ``realtime`` its length by that."""
+    """One track's end. ``seconds`` is the workers' time for it, ``realtime`` its length by that.
+
+    Several workers that have shared in it stand in ``worker`` with commas between them.
+    """
 
     name: str
     end: End
@@ -32,6 +35,16 @@ class Outcome:
     seconds: float | None = None
     realtime: float | None = None
     error: str | None = None
+    length: float | None = None
+    """Seconds of sound."""
+    tries: int = 0
+    """How often it, or a part of it, went to a worker."""
+    usd: float | None = None
+    """What the workers' seconds for it have cost."""
+    sent: int = 0
+    """Bytes to the workers."""
+    got: int = 0
+    """Bytes from them."""
 
 
 @dataclass

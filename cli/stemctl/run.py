@@ -2,25 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import anyio
 from anyio import to_thread
 
 from stemctl.client import Worker
+from stemctl.crew import Errand, Member
 from stemctl.dispatch import Dispatch
 from stemctl.errors import InputError, WorkerError
+from stemctl.events import Events
+from stemctl.headers import song_lengths
+from stemctl.history import command_line
 from stemctl.inputs import Inputs
-from stemctl.outputs import Staging, is_done
+from stemctl.ledger import Ledger, LedgerError
+from stemctl.lookout import Look, Newcomers, look_out
+from stemctl.outputs import is_done
 from stemctl.plan import Plan, make_plan
 from stemctl.probe import Probe, probe_fleet
 from stemctl.progress import shown
 from stemctl.report import End, Outcome, Report
+from stemctl.signals import heed_signals
 from stemctl.stack import Fleet
+from stemctl.staging import Staging
 from stemctl.track import Track
+from stemctl.watch import Watcher, Watchers
 
 MODELS_FOR_S = 60.0
 """How long workers that have just started get to say which presets they can serve."""
@@ -36,8 +47,22 @@ class Asked:
     """Refuse presets whose weights carry no grant."""
 
 
-async def run(inputs: Inputs, fleet: Fleet, asked: Asked) -> Report:
+async def run(
+    inputs: Inputs,
+    fleet: Fleet,
+    asked: Asked,
+    *,
+    look: Look | None = None,
+    events: Events | None = None,
+) -> Report:
     """Bring the stems of all inputs home, as far as that is possible.
+
+    Args:
+        inputs: What to separate.
+        fleet: The workers there are.
+        asked: How, and where the stems go.
+        look: Gives the fleet as it is later, so that workers may come and go.
+        events: Are told how it goes.
 
     Raises:
         InputError: a preset or stem that no worker can serve, or that is refused, or no place for
@@ -45,27 +70,43 @@ async def run(inputs: Inputs, fleet: Fleet, asked: Asked) -> Report:
         WorkerError: no worker can be used.
     """
     plan, aside = await settled(inputs, fleet, asked)
-    usable = [endpoint for endpoint in fleet.endpoints if endpoint.slot in plan.serves]
     with Staging(asked.out) as staging:
         before, waiting = await sorted_out(inputs, plan, asked)
-        async with AsyncExitStack() as open_workers:
-            workers = [
-                await open_workers.enter_async_context(Worker(endpoint, fleet.token))
-                for endpoint in usable
-            ]
-            slots = [worker.slot for worker in workers]
-            total = len(before) + len(waiting)
-            with shown(total, slots) as watcher:
-                for slot, reason in aside.items():
-                    watcher.said(f"worker {slot} is set aside: {reason}")
-                for slot in plan.lacking.keys() & plan.serves.keys():
-                    watcher.said(f"worker {slot} gets a part of the tracks: {plan.lacking[slot]}")
-                for outcome in before:
-                    watcher.ended(outcome)
-                dispatch = Dispatch(workers, plan.serves, staging, watcher)
-                report = await dispatch.run(waiting)
-    report.set_aside = aside | report.set_aside
-    report.outcomes = _in_order(plan.tracks, [*before, *report.outcomes])
+        errands = await to_thread.run_sync(_errands, waiting)
+        async with AsyncExitStack() as stack:
+            watchers: list[Watcher] = [stack.enter_context(shown(errands, len(before)))]
+            watcher = Watchers(watchers)
+            if events is not None:
+                watchers.append(events)
+            ledger = _open_ledger(staging, plan, watcher)
+            if ledger is not None:
+                watchers.append(stack.enter_context(ledger))
+            _tell(watcher, plan, aside, before)
+            dispatch = Dispatch(staging, watcher, errands)
+            for endpoint in fleet.endpoints:
+                if serves := plan.serves.get(endpoint.slot):
+                    worker = await stack.enter_async_context(Worker(endpoint, fleet.token))
+                    dispatch.join(Member(worker, serves, speed=endpoint.realtime))
+            newcomers = Newcomers(
+                presets={track.wanted.preset for track in plan.tracks},
+                granted=asked.granted,
+                open_worker=stack.enter_async_context,
+            )
+            async with anyio.create_task_group() as beside:
+                beside.start_soon(heed_signals, dispatch, watcher)
+                beside.start_soon(look_out, dispatch, look or partial(_same, fleet), newcomers)
+                report = await dispatch.run()
+                beside.cancel_scope.cancel()
+            report.set_aside = aside | report.set_aside
+            report.outcomes = _in_order(plan.tracks, [*before, *report.outcomes])
+            if kept := staging.kept:
+                watcher.said(
+                    f"of {kept} long tracks there are finished parts in {staging.folder}: "
+                    "the same command goes on with them"
+                )
+            watcher.finished(report)
+    if ledger is not None and ledger.trouble:
+        print(f"stemctl: {ledger.trouble}", file=sys.stderr)
     return report
 
 
@@ -98,6 +139,36 @@ async def sorted_out(inputs: Inputs, plan: Plan, asked: Asked) -> tuple[list[Out
         else:
             waiting.append(track)
     return before, waiting
+
+
+def _errands(tracks: Sequence[Track]) -> list[Errand]:
+    """Tracks that wait, with how long they are; blocks."""
+    lengths = song_lengths([track.path for track in tracks])
+    return [Errand(track, one.seconds) for track, one in zip(tracks, lengths, strict=True)]
+
+
+def _tell(
+    watcher: Watcher, plan: Plan, aside: Mapping[str, str], before: Sequence[Outcome]
+) -> None:
+    """What is known before anything is sent."""
+    for slot, reason in aside.items():
+        watcher.said(f"worker {slot} is set aside: {reason}")
+    for slot in plan.lacking.keys() & plan.serves.keys():
+        watcher.said(f"worker {slot} gets a part of the tracks: {plan.lacking[slot]}")
+    for outcome in before:
+        watcher.ended(outcome)
+
+
+def _open_ledger(staging: Staging, plan: Plan, watcher: Watcher) -> Ledger | None:
+    try:
+        return Ledger(staging.out, staging.folder.name, command_line(), plan.tracks)
+    except LedgerError as error:
+        watcher.said(f"this run is not written down: {error}")
+        return None
+
+
+async def _same(fleet: Fleet) -> Fleet:
+    return fleet
 
 
 async def _probe(fleet: Fleet) -> list[Probe]:

@@ -1,64 +1,86 @@
-"""One track's way over one worker: what is sent, what is asked, waited for, and brought back."""
+"""The steps of a trip: what is sent to a worker, asked of it, waited for, and brought back."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import time
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 import anyio
 from anyio import to_thread
-from stemserve.schema import Job, JobRequest, JobStatus, ResultFile
+from stemserve.schema import Job, JobRequest, JobStatus, ResultFile, StemFormat
 
-from stemctl.client import RefusedError, Worker
+from stemctl.client import BadResultError, RefusedError
+from stemctl.crew import SHOWS, Trip
 from stemctl.errors import InputError, WorkerError
+from stemctl.failures import JobFailedError
+from stemctl.joining import NoWavError, layout
 from stemctl.objects import SCHEME, sign
 from stemctl.outputs import Origin, file_origin, url_origin
-from stemctl.progress import Watcher
 from stemctl.track import Track
+from stemctl.watch import Watcher
 
 FIRST_POLL_S = 0.1
 SLOWEST_POLL_S = 1.0
 STALLED_AFTER_S = 3600.0
 """A job that has not got any further for so long is given up."""
 
-
-class JobFailedError(WorkerError):
-    """A job ended without results. ``kind`` is the stable word for why."""
-
-    type = "job-failed"
-
-    def __init__(self, message: str, kind: str) -> None:
-        super().__init__(message)
-        self.kind = kind
+Follow = Callable[[Job], Awaitable[bool]]
+"""Told of a job while it runs; says whether it has brought enough."""
 
 
-async def upload(worker: Worker, track: Track, watcher: Watcher) -> Origin:
+async def read_origin(trip: Trip, watcher: Watcher) -> Origin:
+    """Which input it is.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    track = trip.track
+    if track.path is None:
+        return url_origin(track.url or "")
+    try:
+        trip.at("reading", 0)
+        watcher.moved(trip)
+        return await to_thread.run_sync(file_origin, track.path, abandon_on_cancel=True)
+    except OSError as error:
+        raise InputError(f"cannot be read: {error.strerror}") from error
+
+
+async def upload(trip: Trip, origin: Origin, watcher: Watcher) -> None:
     """Send a track's file, unless the worker has it or will fetch the URL itself.
 
     Raises:
         InputError: the file cannot be read, or was changed meanwhile.
     """
-    if track.path is None:
-        return url_origin(track.url or "")
+    if trip.track.path is None:
+        return
+    size = origin.size or 1
+
+    def moved(sent: int) -> None:
+        trip.sent = sent
+        trip.at("uploading", sent / size)
+        watcher.moved(trip)
+
     try:
-        watcher.moved(worker.slot, track, "reading", 0)
-        origin = await to_thread.run_sync(file_origin, track.path, abandon_on_cancel=True)
-        size = origin.size or 1
-
-        def moved(sent: int) -> None:
-            watcher.moved(worker.slot, track, "uploading", sent / size)
-
-        await worker.upload(track.path, origin.sha256, moved)
+        trip.at("uploading", 0)
+        watcher.moved(trip)
+        await trip.member.worker.upload(trip.track.path, origin.sha256, moved)
     except OSError as error:
         raise InputError(f"cannot be read: {error.strerror}") from error
-    return origin
+
+
+def job_name(track: Track, origin: Origin) -> str:
+    """The id of a track's job. It says what is asked and of what: asking twice is one job.
+
+    The place is in it too: two tracks with the same bytes do not share a job.
+    """
+    asked = track.wanted.model_dump_json() + origin.sha256 + track.place
+    return hashlib.sha256(asked.encode()).hexdigest()[:32]
 
 
 async def job_request(track: Track, origin: Origin) -> JobRequest:
-    """The job of a track. Its id says what is asked and of what, so that asking twice is one job.
-
-    The place is in it too: two tracks with the same bytes do not share a job.
+    """The job of a track.
 
     Raises:
         InputError: an object in S3 cannot be signed for.
@@ -66,90 +88,121 @@ async def job_request(track: Track, origin: Origin) -> JobRequest:
     url = track.url
     if url and url.startswith(SCHEME):
         url = await to_thread.run_sync(sign, url)
-    asked = track.wanted.model_dump_json() + origin.sha256 + track.place
     return JobRequest.model_validate(
         {
             "input_url": url,
             "input_sha256": None if url else origin.sha256,
             "input_name": track.name,
-            "job_id": hashlib.sha256(asked.encode()).hexdigest()[:32],
+            "job_id": job_name(track, origin),
             **track.wanted.asked,
         }
     )
 
 
-async def post(worker: Worker, track: Track, request: JobRequest) -> None:
+async def post(trip: Trip, request: JobRequest) -> None:
     """Queue the job, or find it there.
 
     An earlier run may have posted it for an object in S3, whose URL was another: a job by that id
     is the same all the same, unless it failed, as by a URL that lasts no longer.
     """
+    worker, job_id = trip.member.worker, str(request.job_id)
+    trip.job_id = job_id
     try:
         await worker.post(request)
     except RefusedError as error:
-        job_id = str(request.job_id)
-        if error.status != 409 or not (track.url or "").startswith(SCHEME):
+        if error.status != 409 or not (trip.track.url or "").startswith(SCHEME):
             raise
         if (await worker.job(job_id)).status is JobStatus.FAILED:
             await worker.delete(job_id)
             await worker.post(request)
 
 
-async def computed(worker: Worker, track: Track, job_id: str, watcher: Watcher) -> Job:
-    """The job once it is completed.
+async def computed(trip: Trip, job_id: str, watcher: Watcher, follow: Follow) -> Job | None:
+    """The job once it is completed; None: it has brought enough before its end.
 
     Raises:
         JobFailedError: it failed.
         WorkerError: it is not there any more, or does not get any further.
     """
-    pause, last, seen = FIRST_POLL_S, anyio.current_time(), None
+    worker, pause = trip.member.worker, FIRST_POLL_S
     while True:
         job = await worker.job(job_id)
-        if job.status is JobStatus.COMPLETED:
-            return job
+        trip.took = job.elapsed_seconds
+        if job.duration_seconds is not None and trip.span is None:
+            trip.errand.seconds = job.duration_seconds
         if job.status is JobStatus.FAILED:
+            trip.job_id = None  # it stays there, with its log
             reason = job.error or job.error_type or "it failed without a reason"
             raise JobFailedError(reason, job.error_type or "")
-        stage = "waiting" if job.status is JobStatus.PENDING else "computing"
-        watcher.moved(worker.slot, track, stage, job.details.percent / 100)
-        now = anyio.current_time()
-        if seen != (seen := (job.status, job.details)):
-            last = now
-        elif now - last > STALLED_AFTER_S:
-            await worker.cancel(job_id)
+        waits = job.status is JobStatus.PENDING
+        trip.at("waiting" if waits else "computing", job.details.percent / 100)
+        watcher.moved(trip)
+        if await follow(job):
+            return None
+        if job.status is JobStatus.COMPLETED:
+            trip.member.learn(trip.asked, trip.took)
+            return job
+        if time.monotonic() - trip.moved > STALLED_AFTER_S:
             raise WorkerError(f"worker {worker.slot}: no progress for {STALLED_AFTER_S:.0f} s")
+        if not waits and trip.fraction > SHOWS and trip.speed:
+            pause = min(max(trip.asked * (1 - trip.fraction) / trip.speed, 0.05), SLOWEST_POLL_S)
+        else:
+            pause = min(pause * 1.5, SLOWEST_POLL_S)
         await anyio.sleep(pause)
-        pause = min(pause * 1.5, SLOWEST_POLL_S)
 
 
-def results(worker: Worker, job: Job, track: Track) -> tuple[ResultFile, ...]:
+def results(trip: Trip, job: Job) -> tuple[ResultFile, ...]:
     """A completed job's files that are wanted; what else there is, is left there.
 
     Raises:
-        WorkerError: one is missing.
+        BadResultError: one is missing.
     """
     by_name = {file.name: file for file in job.results}
-    missing = [name for name in track.wanted.file_names if name not in by_name]
+    names = trip.track.wanted.file_names
+    missing = [name for name in names if name not in by_name]
     if missing:
-        raise WorkerError(f"worker {worker.slot} has made no {', '.join(missing)}")
-    return tuple(by_name[name] for name in track.wanted.file_names)
+        raise BadResultError(f"worker {trip.slot} has made no {', '.join(missing)}")
+    return tuple(by_name[name] for name in names)
 
 
 async def download(
-    worker: Worker,
-    track: Track,
-    job_id: str,
-    files: Sequence[ResultFile],
-    to: Path,
-    watcher: Watcher,
+    trip: Trip, job: Job, files: Sequence[ResultFile], to: Path, watcher: Watcher
 ) -> None:
-    """Bring files of a job into a folder; may raise OSError."""
-    total = sum(file.size for file in files) or 1
+    """Bring files of a job into a folder, and see that they can be what was asked.
+
+    Raises:
+        BadResultError: they cannot.
+        OSError: the folder cannot be written.
+    """
+    total, before = sum(file.size for file in files) or 1, trip.got
     done = 0
     for file in files:
 
-        def moved(got: int, before: int = done) -> None:
-            watcher.moved(worker.slot, track, "downloading", (before + got) / total)
+        def moved(got: int, at: int = done) -> None:
+            trip.got = before + at + got
+            trip.at("downloading", (at + got) / total)
+            watcher.moved(trip)
 
-        await worker.download(job_id, file, to / file.name, moved)
+        await trip.member.worker.download(job.job_id, file, to / file.name, moved)
         done += file.size
+    if trip.track.wanted.format is StemFormat.WAV:
+        paths = [to / file.name for file in files if file.stem]
+        await to_thread.run_sync(check_wavs, trip, paths, job.duration_seconds)
+
+
+def check_wavs(trip: Trip, paths: Sequence[Path], seconds: float | None) -> None:
+    """Nothing, if all files are as long as that; blocks.
+
+    Raises:
+        BadResultError: one is not, or is no WAV file.
+    """
+    for path in paths:
+        try:
+            found = layout(path)
+        except NoWavError as error:
+            raise BadResultError(f"worker {trip.slot}: {path.name}: {error}") from error
+        if seconds is not None and abs(found.frames - seconds * found.rate) >= 1:
+            length = found.frames / found.rate
+            raise BadResultError(
+                f"worker {trip.slot}: {path.name} has {length:.3f} s, not {seconds:.3f} s"
+            )

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+LEDGER = ".stemctl.sqlite"
 STEMCTL = str(Path(sys.executable).with_name("stemctl"))
 TOKEN = "the-token"
 DEADLINE_S = 90
@@ -84,9 +85,9 @@ def ends(answer: Answer) -> dict[str, str]:
 
 
 def tree(folder: Path, leave_out: Sequence[str] = (".stemctl.json",)) -> list[str]:
-    """Every file in a folder, hidden ones too."""
+    """Every file in a folder, hidden ones too, but for the ledger."""
     return sorted(
         str(path.relative_to(folder))
         for path in folder.rglob("*")
-        if path.is_file() and path.name not in leave_out
+        if path.is_file() and path.name not in (*leave_out, LEDGER)
     )

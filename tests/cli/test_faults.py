@@ -18,7 +18,16 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.cli.driving import STEMCTL, TOKEN, Answer, endpoints, environment, stemctl, tree
+from tests.cli.driving import (
+    LEDGER,
+    STEMCTL,
+    TOKEN,
+    Answer,
+    endpoints,
+    environment,
+    stemctl,
+    tree,
+)
 from tests.service.worker import STAND_IN, RunningWorker, eventually, running_worker
 
 Fleet = list[RunningWorker]
@@ -101,7 +110,9 @@ def refuses(url: str) -> bool:
 
 
 def urls(workers: Fleet) -> list[str]:
-    return endpoints(*(worker.url for worker in workers))
+    """Options for these workers, and for a format of which stemctl takes the content as it comes:
+    the stand-in copies its input, which is no wav."""
+    return ["--format", "flac", *endpoints(*(worker.url for worker in workers))]
 
 
 def test_a_worker_killed_in_mid_job_loses_nothing(tmp_path: Path, out: Path, fleet: Fleet) -> None:
@@ -156,8 +167,28 @@ def test_a_worker_that_restarts_goes_on_with_the_job(tmp_path: Path, out: Path) 
     assert len(tree(out)) == 2
 
 
-def test_a_stopped_run_leaves_nothing_behind_and_the_same_command_does_the_rest(
+def test_ctrl_c_once_lets_running_tracks_end_and_begins_no_others(
     tmp_path: Path, out: Path, fleet: Fleet
+) -> None:
+    folder = songs(tmp_path / "in", 5)
+    command = ["submit", folder, "--out", out, *urls(fleet), "--json"]
+    with running(*command) as process:
+        for worker in fleet:
+            eventually(lambda worker=worker: jobs(worker, "running") and jobs(worker, "pending"))  # type: ignore[misc]
+        process.send_signal(signal.SIGINT)
+        for worker in fleet:
+            eventually(lambda worker=worker: not jobs(worker, "pending"))  # type: ignore[misc]
+            assert jobs(worker, "running")
+        answer = let_go_until_done(process, fleet)
+    assert answer.code == 130
+    tracks = [track["end"] for track in answer.json["tracks"]]
+    assert (tracks.count("done"), tracks.count("left")) == (2, 3)
+    assert "Ctrl-C again" in answer.err
+
+
+@pytest.mark.parametrize("signals", [[signal.SIGTERM], [signal.SIGINT, signal.SIGINT]])
+def test_a_stopped_run_leaves_nothing_behind_and_the_same_command_does_the_rest(
+    tmp_path: Path, out: Path, fleet: Fleet, signals: list[signal.Signals]
 ) -> None:
     folder = songs(tmp_path / "in", 5)
     command = ["submit", folder, "--out", out, *urls(fleet), "--json"]
@@ -171,15 +202,17 @@ def test_a_stopped_run_leaves_nothing_behind_and_the_same_command_does_the_rest(
             return tree(out, leave_out=["lock"])
 
         eventually(one_is_home, lambda names: any(n.startswith("song") for n in names))
-        process.send_signal(signal.SIGINT)
+        for number in signals:
+            process.send_signal(number)
+            eventually(lambda: not any(jobs(worker, "pending") for worker in fleet))
         answer = finish(process)
-    assert answer.code == 130
+    assert answer.code == 128 + signals[0]
     tracks = [track["end"] for track in answer.json["tracks"]]
     done = tracks.count("done")
     assert done >= 1
     assert tracks.count("left") == 5 - done
     assert len(tree(out)) == 2 * done
-    assert all(not name.name.startswith(".") for name in out.iterdir())
+    assert [path.name for path in out.iterdir() if path.name.startswith(".")] == [LEDGER]
     for worker in fleet:
         assert not jobs(worker, "running")
         assert not jobs(worker, "pending")
@@ -207,7 +240,7 @@ def test_a_run_killed_with_9_leaves_what_the_next_one_clears_away(
         answer = let_go_until_done(process, fleet)
     assert answer.code == 0, answer.err
     assert len(tree(out)) == 4
-    assert sorted(path.name for path in out.iterdir()) == ["song 0", "song 1"]
+    assert sorted(path.name for path in out.iterdir()) == [LEDGER, "song 0", "song 1"]
 
 
 def test_a_job_that_fails_is_tried_on_another_worker(
@@ -273,5 +306,5 @@ def test_a_full_disk_ends_the_run_with_nothing_half_written(tmp_path: Path, flee
     assert done.returncode == 1, done.stdout + done.stderr
     assert f"stemctl: no room left in {out}: free some" in done.stderr
     there = [line for line in done.stderr.splitlines() if line.startswith(f"{out}/")]
-    assert f"{out}/a/vocals.wav" in there
+    assert f"{out}/a/vocals.flac" in there
     assert not [line for line in there if "/b" in line or "/.stemctl-" in line]

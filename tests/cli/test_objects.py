@@ -15,7 +15,9 @@ import pytest
 from pydantic import AnyHttpUrl
 from stemctl import objects
 from stemctl.client import Worker
+from stemctl.crew import Errand, Member, Trip
 from stemctl.errors import InputError
+from stemctl.failures import JobFailedError
 from stemctl.filter import Filter
 from stemctl.inputs import find_inputs
 from stemctl.objects import sign
@@ -23,10 +25,10 @@ from stemctl.outputs import url_origin
 from stemctl.progress import Lines
 from stemctl.stack import find_fleet
 from stemctl.track import Track
-from stemctl.trip import JobFailedError, computed, job_request, post
+from stemctl.trip import computed, job_request, post
 from stemctl.wanted import Wanted
 from stemctl.wishes import Wishes
-from stemserve.schema import StemFormat
+from stemserve.schema import Job, StemFormat
 
 from tests.cli.buckets import SECRET, Store, running_store, why_not
 from tests.cli.driving import TOKEN, ends, stemctl, tree, write_song
@@ -117,7 +119,7 @@ def test_the_worker_fetches_objects_and_nobody_keeps_the_signature(
 def test_a_job_that_was_posted_with_another_signature_is_the_same_job(
     tmp_path: Path, store: Store, workers: list[RunningWorker]
 ) -> None:
-    song, watcher = write_song(tmp_path / "late.wav"), Lines(1)
+    song, watcher = write_song(tmp_path / "late.wav"), Lines([], 1)
     url = "s3://music/late.wav"
     wanted = Wanted(preset="center", stems=("vocals",), format=StemFormat.WAV, bit_depth=None)
     track = Track("late.wav", "late", wanted, ("late/vocals.wav",), url=url)
@@ -127,16 +129,22 @@ def test_a_job_that_was_posted_with_another_signature_is_the_same_job(
         request = await job_request(track, url_origin(url))
         later = request.model_copy(update={"input_url": AnyHttpUrl(f"{request.input_url}&later=1")})
         async with Worker(endpoint, TOKEN) as worker:
-            await post(worker, track, request)
-            await post(worker, track, later)  # it waits, runs or has failed
+            member = Member(worker, frozenset({"center"}))
+            trip, job_id = Trip(Errand(track, 1.0), member), str(request.job_id)
+
+            async def never(job: Job) -> bool:
+                return False
+
+            await post(trip, request)
+            await post(trip, later)  # it waits, runs or has failed
             with pytest.raises(JobFailedError, match=r"403|404"):
-                await computed(worker, track, str(request.job_id), watcher)
+                await computed(trip, job_id, watcher, never)
             store.objects["music/late.wav"] = song.read_bytes()
-            await post(worker, track, later)
+            await post(trip, later)
             with pytest.raises(JobFailedError, match="403"):  # it has asked by the later URL
-                await computed(worker, track, str(request.job_id), watcher)
-            await post(worker, track, request)
-            await computed(worker, track, str(request.job_id), watcher)
-            await worker.delete(str(request.job_id))
+                await computed(trip, job_id, watcher, never)
+            await post(trip, request)
+            assert await computed(trip, job_id, watcher, never)
+            await worker.delete(job_id)
 
     anyio.run(main)

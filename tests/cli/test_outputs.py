@@ -11,12 +11,12 @@ from stemctl.outputs import (
     RECORD,
     Origin,
     Record,
-    Staging,
     file_origin,
     is_done,
     put_in_place,
     url_origin,
 )
+from stemctl.staging import Staging
 from stemctl.track import Track
 from stemctl.wanted import Wanted
 from stemserve.schema import BitDepth, ResultFile, StemFormat

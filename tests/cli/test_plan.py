@@ -5,10 +5,13 @@ from __future__ import annotations
 import anyio
 import pytest
 from stemctl.backlog import Backlog
+from stemctl.client import Worker
+from stemctl.crew import Crew, Errand, Member
 from stemctl.errors import InputError
 from stemctl.inputs import Song
 from stemctl.naming import Source
-from stemctl.plan import make_plan
+from stemctl.plan import Plan, make_plan
+from stemctl.stack import Endpoint
 from stemctl.wishes import Wishes
 from stemserve.schema import Preset, StemFormat
 
@@ -48,22 +51,34 @@ def test_a_worker_that_serves_none_of_it_is_left_out() -> None:
         make_plan([song("one", preset="htdemucs")], {"b": status(NETWORK)}, granted=False)
 
 
+def backlog_of(plan: Plan) -> tuple[Backlog, dict[str, Member]]:
+    """The tracks of a plan as they wait, and its workers."""
+    crew = Crew()
+    for slot, presets in plan.serves.items():
+        worker = Worker(Endpoint(slot=slot, url=f"http://{slot}.invalid"), None)
+        crew.members.append(Member(worker, presets))
+    return Backlog(crew, [Errand(track, 60) for track in plan.tracks]), {
+        member.slot: member for member in crew.members
+    }
+
+
 def test_workers_take_only_what_they_can_serve_and_end_when_no_more_will_come() -> None:
     songs = [song("one", preset="six"), song("two"), song("three", preset="six")]
     plan = make_plan(songs, {"a": status(CENTER), "b": status(CENTER, SIX)}, granted=False)
-    backlog = Backlog(plan.tracks, plan.serves)
     taken: dict[str, list[str]] = {"a": [], "b": []}
 
-    async def work(slot: str) -> None:
-        while errand := await backlog.take(slot):
-            taken[slot].append(errand.track.name)
-            if slot == "b" and not errand.tried:
-                errand.tried.append("b")
-                await backlog.put_back(errand)
-            else:
-                await backlog.finish()
-
     async def main() -> None:
+        backlog, members = backlog_of(plan)
+
+        async def work(slot: str) -> None:
+            while trip := await backlog.take(members[slot]):
+                taken[slot].append(trip.track.name)
+                if slot == "b" and not trip.errand.tried:
+                    trip.errand.missed.append("b")
+                else:
+                    trip.errand.ended = True
+                await backlog.over(trip)
+
         with anyio.fail_after(10):
             async with anyio.create_task_group() as group:
                 group.start_soon(work, "a")
@@ -75,15 +90,19 @@ def test_workers_take_only_what_they_can_serve_and_end_when_no_more_will_come() 
 
 
 def test_a_preset_whose_last_worker_is_gone_keeps_nobody_waiting() -> None:
-    songs = [song("one", preset="six")]
+    songs = [song("one", preset="six"), song("two")]
     plan = make_plan(songs, {"a": status(CENTER), "b": status(SIX)}, granted=False)
-    backlog = Backlog(plan.tracks, {"a": frozenset({"center"}), "b": frozenset({"six"})})
 
-    async def main() -> None:
+    async def main() -> list[str]:
+        backlog, members = backlog_of(plan)
         with anyio.fail_after(10):
-            await backlog.set_aside("b")
-            assert await backlog.take("a") is None
-            assert await backlog.take("b") is None
+            members["b"].aside = "it is gone"
+            trip = await backlog.take(members["a"])
+            assert trip is not None
+            trip.errand.ended = True
+            await backlog.over(trip)
+            assert await backlog.take(members["a"]) is None
+            assert await backlog.take(members["b"]) is None
+        return [errand.track.name for errand in backlog.waiting]
 
-    anyio.run(main)
-    assert [errand.track.name for errand in backlog.waiting] == ["one"]
+    assert anyio.run(main) == ["one"]

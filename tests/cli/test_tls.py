@@ -20,6 +20,7 @@ from stemctl.run import Asked, run
 from stemctl.stack import Fleet, read_fleet
 from stemctl.wishes import Wishes
 from stemfleet.identity import make_certificate
+from stemserve.schema import StemFormat
 
 from tests.cli.driving import STEMCTL, TOKEN, Answer, endpoints, environment, tree
 from tests.service.worker import STAND_IN, running_worker
@@ -75,9 +76,9 @@ def test_songs_go_and_stems_come_over_tls(port: Port, ca: Path, tmp_path: Path, 
     song = tmp_path / "song.wav"
     song.write_text("copy")
     urls = endpoints(f"https://{port.at}")
-    answer = stemctl("submit", song, "--out", out, *urls, "--json", ca=ca)
+    answer = stemctl("submit", song, "--out", out, "--format", "mp3", *urls, "--json", ca=ca)
     assert answer.code == 0, answer.out + answer.err
-    assert tree(out) == ["song/instrumental.wav", "song/vocals.wav"]
+    assert tree(out) == ["song/instrumental.mp3", "song/vocals.mp3"]
 
 
 @pytest.mark.parametrize(
@@ -153,7 +154,7 @@ def test_a_run_keeps_the_leases_of_its_workers(
     monkeypatch.setattr(dispatch, "RENEW_PAUSE_S", 0.2)
     song = tmp_path / "held.wav"
     song.write_text("hold")
-    asked = Asked(out)
+    asked, wishes = Asked(out), Wishes(format=StemFormat.MP3, bit_depth=None)
     fleet = read_fleet(outputs(port, ca=MADE.ca), "dev")
     fleet = Fleet(endpoints=fleet.endpoints[:1], token=TOKEN)
     ends: list[datetime] = []
@@ -166,7 +167,7 @@ def test_a_run_keeps_the_leases_of_its_workers(
             Worker(fleet.endpoints[0], TOKEN) as worker,
             anyio.create_task_group() as running,
         ):
-            running.start_soon(run, find_inputs([str(song)], out, Wishes()), fleet, asked)
+            running.start_soon(run, find_inputs([str(song)], out, wishes), fleet, asked)
             with anyio.fail_after(60):
                 while renewals() < 4:  # the job's own progress may account for one
                     status = await worker.status()
@@ -179,4 +180,4 @@ def test_a_run_keeps_the_leases_of_its_workers(
                 (port.data_dir / "jobs" / job.job_id / "go").touch()
 
     anyio.run(submit_and_look)
-    assert tree(out) == ["held/instrumental.wav", "held/vocals.wav"]
+    assert tree(out) == ["held/instrumental.mp3", "held/vocals.mp3"]
