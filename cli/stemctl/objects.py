@@ -68,7 +68,13 @@ def _client() -> Any:  # noqa: ANN401 (boto3 makes its classes as it runs)
         from botocore.config import Config
     except ImportError:
         raise InputError("s3:// needs boto3: pip install 'stemfleet[s3]'") from None
-    return boto3.Session().client("s3", config=Config(signature_version="s3v4"))
+    config = Config(
+        signature_version="s3v4",
+        connect_timeout=10,
+        read_timeout=30,
+        retries={"mode": "standard", "total_max_attempts": 3},
+    )
+    return boto3.Session().client("s3", config=config)
 
 
 @contextmanager

@@ -82,4 +82,8 @@ def test_what_cannot_be_is_told_with_its_file(
         assert answer.code == 2
         assert words in answer.json["error"]
         assert str(file) in answer.json["error"]
+
+
+def test_help_is_given_whatever_a_file_says(tmp_path: Path) -> None:
+    (tmp_path / "stemctl.toml").write_text("[submit\n")
     assert stemctl("submit", "--help", cwd=tmp_path).code == 0

@@ -54,9 +54,13 @@ def separate(
         ),
     ] = "none",
     strict: Annotated[
-        bool,
-        typer.Option("--strict", help="Fail over a damaged input; else take what can be decoded."),
-    ] = False,
+        bool | None,
+        typer.Option(
+            "--strict/--no-strict",
+            help="Fail over a damaged input, or take what can be decoded. "
+            "Default: STEMSERVE_STRICT.",
+        ),
+    ] = None,
     licence: Annotated[
         str | None,
         typer.Option(metavar="any|granted", help="Refuse presets whose weights carry no grant."),
@@ -88,7 +92,7 @@ def separate(
         "interval_cut": interval_cut,
         "range": span,
         "clip": clip,
-        "strict": strict or None,
+        "strict": strict,
     }
     outcomes = separate_all(inputs, out, Settings.load(licence=licence), wishes)
     if as_json:
