@@ -38,12 +38,14 @@ image-test: ## build the image, start it, separate; needs buildah, debootstrap, 
 soak: ## the engines and providers of a fleet killed 200 times; needs what `make test` installs
 	@STEMFLEET_TEST_KILLS=200 $(RUN) pytest tests/e2e/test_kills.py
 
-lint: ## style, types and import rules; needs what `make test` installs
+lint: ## style, types, import rules, workflows; needs what `make test` installs
 	@$(RUN) ruff check .
 	@$(RUN) ruff format --check .
 	@$(RUN) mypy
 	@$(RUN) mypy infra/__main__.py
 	@$(RUN) lint-imports
+	@$(RUN) check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	@$(RUN) zizmor --offline --no-progress --quiet .github
 
 clean: ## remove what the other targets made in this checkout
 	rm -rf .venv .tools stems .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
