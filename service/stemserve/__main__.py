@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from stemserve.commands import compare, health, separate, serve, weights
+from stemserve.commands import compare, health, openapi, separate, serve, weights
 from stemserve.commands.frame import Commands
 
 app = typer.Typer(
@@ -17,7 +17,7 @@ def stemserve() -> None:
     """The worker: separates songs into stems, over HTTP."""
 
 
-for module in (serve, separate, compare, weights, health):
+for module in (serve, separate, compare, weights, health, openapi):
     module.register(app)
 
 

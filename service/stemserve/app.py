@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from importlib.metadata import version
-from typing import Any
 
 from fastapi import FastAPI, Security
 from fastapi.security import HTTPBearer
@@ -11,11 +10,12 @@ from pydantic import SecretStr
 
 from stemserve.auth import BearerAuth, LocalOnly
 from stemserve.browsers import NoSniffing
+from stemserve.errors import RequestError
 from stemserve.lease import CountTransfers, Lease
 from stemserve.limits import RequestLimit
+from stemserve.openapi import DESCRIPTION, TAGS, WHO_IS_SERVED, complete
 from stemserve.problems import declared, handle_problems
 from stemserve.routes import inputs, jobs, page, results, segments, worker
-from stemserve.schema import Problem
 from stemserve.settings import split_tokens
 
 
@@ -29,17 +29,20 @@ def create_app(token: SecretStr | None, lease: Lease | None = None) -> FastAPI:
     app = FastAPI(
         title="stemserve",
         version=version("stemfleet"),
-        description="Separates songs into stems.",
+        description=DESCRIPTION,
+        openapi_tags=TAGS,
+        generate_unique_id_function=lambda route: route.name,
         docs_url=None,
         redoc_url=None,
     )
     handle_problems(app)
     app.include_router(page.router)
     app.include_router(worker.open_router)
-    guarded = [] if token is None else [Security(HTTPBearer(auto_error=False))]
-    refusals = declared(422) if token is None else declared(401, 422)
+    guarded = (
+        [] if token is None else [Security(HTTPBearer(auto_error=False, description=WHO_IS_SERVED))]
+    )
     for module in (worker, inputs, jobs, segments, results):
-        app.include_router(module.router, dependencies=guarded, responses=refusals)
+        app.include_router(module.router, dependencies=guarded, responses=declared(RequestError))
     app.add_middleware(RequestLimit)
     if lease is not None:
         app.add_middleware(CountTransfers, lease=lease)
@@ -48,18 +51,5 @@ def create_app(token: SecretStr | None, lease: Lease | None = None) -> FastAPI:
     else:
         app.add_middleware(BearerAuth, tokens=split_tokens(token))
     app.add_middleware(NoSniffing)
-    _describe_problems(app)
+    app.openapi = complete(app.openapi, guarded=token is not None)  # type: ignore[method-assign]
     return app
-
-
-def _describe_problems(app: FastAPI) -> None:
-    """Put `Problem` where `declared` refers to it."""
-    generate = app.openapi
-
-    def openapi() -> dict[str, Any]:
-        document = generate()
-        schemas = document.setdefault("components", {}).setdefault("schemas", {})
-        schemas[Problem.__name__] = Problem.model_json_schema()
-        return document
-
-    app.openapi = openapi  # type: ignore[method-assign]

@@ -87,19 +87,30 @@ def problem(
     )
 
 
-def declared(*statuses: int) -> dict[int | str, dict[str, Any]]:
+def declared(*kinds: type[errors.StemserveError]) -> dict[int | str, dict[str, Any]]:
     """What OpenAPI says of the errors that a call can end with."""
-    schema = {"$ref": f"#/components/schemas/{Problem.__name__}"}
     answers: dict[int | str, dict[str, Any]] = {}
-    for status in statuses:
-        answer: dict[str, Any] = {
-            "description": HTTPStatus(status).phrase,
-            "content": {MEDIA_TYPE: {"schema": schema}},
-        }
-        if status in _RETRY:
-            answer["headers"] = {"Retry-After": {"schema": {"type": "integer"}}}
-        answers[status] = answer
+    for kind in kinds:
+        says = " ".join(str(kind.__doc__).split()).partition(" ``choices``")[0]
+        add_problem(answers, STATUSES[kind], kind.type, says)
     return answers
+
+
+def add_problem(
+    answers: dict[int | str, dict[str, Any]], status: int, word: str, detail: str
+) -> None:
+    """Add one problem to what OpenAPI says of a call's answers."""
+    phrase = HTTPStatus(status).phrase
+    answer = answers.setdefault(str(status), {"description": phrase})
+    if status in _RETRY:
+        waits = {"description": "Seconds to wait", "schema": {"type": "integer"}}
+        answer.setdefault("headers", {})["Retry-After"] = waits
+    content = answer.setdefault("content", {}).setdefault(MEDIA_TYPE, {})
+    content["schema"] = {"$ref": f"#/components/schemas/{Problem.__name__}"}
+    body = Problem(type=word, title=phrase, status=status, detail=detail)
+    content.setdefault("examples", {})[word] = {
+        "value": body.model_dump(mode="json", exclude_none=True)
+    }
 
 
 def handle_problems(app: FastAPI) -> None:

@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+from pathlib import Path
 from typing import Any
 
 import schemathesis
+import stemserve.schema
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from hypothesis.stateful import run_state_machine_as_test
 from pydantic import SecretStr
 from stemserve.app import create_app
-from stemserve.schema import Range, parse_range
+from stemserve.examples import EXAMPLES
+from stemserve.reference import markdown
+from stemserve.schema import Problem, Range, parse_range
 
 from tests.service.worker import RunningWorker, ended, post, upload
 
 document = create_app(SecretStr("the-token")).openapi()
-schema = schemathesis.openapi.from_dict(document)
+schema = schemathesis.openapi.from_dict(deepcopy(document))
 # Strangers are a subject of their own, and parameters that nobody asked for are let be.
 schema.config.generation.with_security_parameters = False
 schema.config.generation.allow_extra_parameters = False
 # JSON Schema cannot say all that a request must be: names are checked against what is there.
 acceptance = schema.config.checks.positive_data_acceptance
-acceptance.expected_statuses = [*acceptance.expected_statuses, "400", "422"]
+acceptance.expected_statuses = [*acceptance.expected_statuses, "400", "410", "422"]
 
 
 @schema.parametrize()
@@ -29,6 +35,80 @@ def test_the_contract(case: schemathesis.Case[Any], worker: RunningWorker) -> No
     if isinstance(case.body, dict) and str(case.body.get("input_url")).startswith("http"):
         case.body["input_url"] = "http://127.0.0.1/"  # nothing else is to be asked for a song
     case.call_and_validate(base_url=worker.url, headers={"Authorization": f"Bearer {worker.token}"})
+
+
+def test_calls_that_follow_each_other(worker: RunningWorker) -> None:
+    """What one call answers is what the next is made of: jobs posted, looked at, ended, deleted."""
+
+    class Calls(schema.as_state_machine()):  # type: ignore[misc]
+        def get_call_kwargs(self, case: schemathesis.Case[Any]) -> dict[str, Any]:
+            if isinstance(case.body, dict) and str(case.body.get("input_url")).startswith("http"):
+                case.body["input_url"] = "http://127.0.0.1/"
+            return {"base_url": worker.url, "headers": {"Authorization": f"Bearer {worker.token}"}}
+
+    run_state_machine_as_test(
+        Calls,
+        settings=settings(
+            max_examples=15,
+            stateful_step_count=8,
+            deadline=None,
+            derandomize=True,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
+
+
+def operations() -> list[tuple[str, dict[str, Any]]]:
+    """Every call of the document, with its name."""
+    return [
+        (f"{method.upper()} {path}", operation)
+        for path, methods in document["paths"].items()
+        for method, operation in methods.items()
+    ]
+
+
+def test_every_error_of_every_call_is_told_by_its_type_and_an_example() -> None:
+    statuses: dict[str, int] = {}
+    for name, operation in operations():
+        answers = operation["responses"]
+        assert {"400", "431", "500", "503"} <= set(answers), name
+        assert ("401" in answers) == (name != "GET /health")
+        assert ("401" in answers) == (operation.get("security") == [{"HTTPBearer": []}])
+        for status, answer in answers.items():
+            if int(status) < 400 or "application/json" in answer["content"]:
+                continue
+            media = answer["content"]["application/problem+json"]
+            assert media["schema"] == {"$ref": "#/components/schemas/Problem"}
+            assert media["examples"], (name, status)
+            for word, example in media["examples"].items():
+                problem = Problem.model_validate(example["value"])
+                assert (problem.type, str(problem.status)) == (word, status), name
+                # A type is stable: it comes with one status, wherever it comes.
+                assert statuses.setdefault(word, problem.status) == problem.status
+
+
+def test_every_body_has_an_example_that_is_one_and_every_parameter_a_description() -> None:
+    for name, operation in operations():
+        bodies = [operation.get("requestBody", {}), *operation["responses"].values()]
+        for content in [body.get("content", {}) for body in bodies]:
+            if "schema" in content.get("application/json", {}):
+                model = content["application/json"]["schema"].get("$ref", "").rpartition("/")[2]
+                if model:  # a result, which may be a JSON file, has no schema
+                    assert model in EXAMPLES, f"{name}: add an example of {model} to examples.py"
+        assert operation["description"], name
+        for parameter in operation.get("parameters", []):
+            assert parameter["description"], (name, parameter["name"])
+    for model, examples in EXAMPLES.items():
+        for example in examples:
+            getattr(stemserve.schema, model).model_validate(example)
+
+
+def test_the_reference_is_of_this_contract() -> None:
+    written = Path(__file__).parents[2] / "service" / "API.md"
+    assert written.read_text() == markdown(document), (
+        "service/API.md is of another contract; make it anew:"
+        " stemserve openapi --markdown > service/API.md"
+    )
 
 
 def test_what_a_job_answers_is_as_the_document_says(worker: RunningWorker) -> None:

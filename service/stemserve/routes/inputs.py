@@ -11,7 +11,13 @@ from fastapi import APIRouter, Request, Response
 from fastapi import Path as PathParameter
 from starlette.requests import ClientDisconnect
 
-from stemserve.errors import NoSuchInputError, UploadStalledError
+from stemserve.errors import (
+    DigestMismatchError,
+    DiskFullError,
+    InputTooLargeError,
+    NoSuchInputError,
+    UploadStalledError,
+)
 from stemserve.problems import declared
 from stemserve.routes.parts import Worker
 from stemserve.schema import Input, Sha256
@@ -22,7 +28,7 @@ router = APIRouter(tags=["inputs"])
 Name = Annotated[Sha256, PathParameter(description="SHA-256 of the input's bytes")]
 
 
-@router.get("/inputs/{sha256}", responses=declared(404))
+@router.get("/inputs/{sha256}", responses=declared(NoSuchInputError))
 def get_input(sha256: Name, worker: Worker) -> Input:
     """Whether the input is there."""
     found = worker.inputs.find(sha256)
@@ -34,7 +40,10 @@ def get_input(sha256: Name, worker: Worker) -> Input:
 
 @router.put(
     "/inputs/{sha256}",
-    responses={201: {"model": Input}, **declared(400, 408, 413, 507)},
+    responses={
+        201: {"model": Input, "description": "It is stored; 200: it was there"},
+        **declared(DigestMismatchError, InputTooLargeError, UploadStalledError, DiskFullError),
+    },
     openapi_extra={
         "requestBody": {
             "required": True,

@@ -10,7 +10,19 @@ from anyio import from_thread
 from anyio.to_thread import run_sync
 from fastapi import APIRouter, Query
 
-from stemserve.errors import NotReadyError
+from stemserve.errors import (
+    DiskFullError,
+    EndingError,
+    JobEndedError,
+    JobExistsError,
+    JobRunningError,
+    NoSuchInputError,
+    NoSuchJobError,
+    NotReadyError,
+    PresetUnavailableError,
+    QueueFullError,
+    UnknownNameError,
+)
 from stemserve.jobfiles import STATES
 from stemserve.jobs import StoredJob, resolve
 from stemserve.problems import declared
@@ -40,7 +52,16 @@ _MESSAGES = {
 
 @router.post(
     "/job",
-    responses=declared(400, 404, 409, 413, 429, 503, 507),
+    responses=declared(
+        UnknownNameError,
+        NoSuchInputError,
+        PresetUnavailableError,
+        JobExistsError,
+        QueueFullError,
+        NotReadyError,
+        EndingError,
+        DiskFullError,
+    ),
 )
 def post_job(request: JobRequest, worker: Worker, caller: Caller) -> JobCreated:
     """Queue a job. The same job posted again is the job that is there."""
@@ -66,13 +87,15 @@ def post_job(request: JobRequest, worker: Worker, caller: Caller) -> JobCreated:
     return JobCreated(job_id=job.job_id, status=job.status, message=_MESSAGES[job.status])
 
 
-@router.get("/job/{job_id}", responses=declared(404))
+@router.get("/job/{job_id}", responses=declared(NoSuchJobError))
 def get_job(job_id: JobId, worker: Worker) -> Job:
     """How far a job is, and which results it has."""
     return _job(worker.store.get(job_id))
 
 
-@router.post("/job/{job_id}/cancel", responses=declared(404, 409, 507))
+@router.post(
+    "/job/{job_id}/cancel", responses=declared(NoSuchJobError, JobEndedError, DiskFullError)
+)
 async def cancel_job(job_id: JobId, worker: Worker) -> Job:
     """End a job that waits or runs; it is failed then, with the error type ``cancelled``."""
     job = await run_sync(worker.store.cancel, job_id)
@@ -81,7 +104,7 @@ async def cancel_job(job_id: JobId, worker: Worker) -> Job:
     return _job(job)
 
 
-@router.delete("/job/{job_id}", responses=declared(400, 404, 507))
+@router.delete("/job/{job_id}", responses=declared(NoSuchJobError, JobRunningError, DiskFullError))
 def delete_job(job_id: JobId, worker: Worker) -> Deleted:
     """Forget a job that does not run; delete its results, and an input that no other job has."""
     unused = worker.store.delete(job_id)
@@ -91,8 +114,10 @@ def delete_job(job_id: JobId, worker: Worker) -> Deleted:
     return Deleted(job_id=job_id)
 
 
-@router.get("/job/{job_id}/logs", responses=declared(404))
-def get_logs(job_id: JobId, worker: Worker, offset: Annotated[int, Query(ge=0)] = 0) -> Logs:
+@router.get("/job/{job_id}/logs", responses=declared(NoSuchJobError))
+def get_logs(
+    job_id: JobId, worker: Worker, offset: Annotated[int, Query(ge=0, description="In bytes")] = 0
+) -> Logs:
     """The job's log from a byte offset on; go on from the offset in the answer."""
     job = worker.store.get(job_id)
     logs, end = worker.runner.files(job_id).read_log(offset)
@@ -102,8 +127,10 @@ def get_logs(job_id: JobId, worker: Worker, offset: Annotated[int, Query(ge=0)] 
 @router.get("/jobs")
 def get_jobs(
     worker: Worker,
-    status: JobStatus | Literal[""] | None = None,
-    limit: Annotated[int, Query(ge=1, le=1000)] = 50,
+    status: Annotated[
+        JobStatus | Literal[""] | None, Query(description="Only these; none or empty: all")
+    ] = None,
+    limit: Annotated[int, Query(ge=1, le=1000, description="At most so many")] = 50,
 ) -> Jobs:
     """The newest jobs, of one status or of any."""
     jobs, total = worker.store.newest(JobStatus(status) if status else None, limit)

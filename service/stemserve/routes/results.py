@@ -8,7 +8,13 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import FileResponse
 
-from stemserve.errors import BadRangeError, NoSuchFileError, NotCompletedError, ResultsGoneError
+from stemserve.errors import (
+    BadRangeError,
+    NoSuchFileError,
+    NoSuchJobError,
+    NotCompletedError,
+    ResultsGoneError,
+)
 from stemserve.names import nearest
 from stemserve.problems import declared
 from stemserve.routes.parts import Worker
@@ -35,7 +41,9 @@ _BYTES = {name: {"schema": {"type": "string", "format": "binary"}} for name in M
     responses={
         200: {"description": "The file; a Range is honoured", "content": _BYTES},
         206: {"description": "The part of the file that was asked for", "content": _BYTES},
-        **declared(400, 404, 410, 416),
+        **declared(
+            NotCompletedError, NoSuchJobError, NoSuchFileError, ResultsGoneError, BadRangeError
+        ),
     },
 )
 def get_result(

@@ -8,14 +8,22 @@ from fastapi import APIRouter
 from fastapi import Path as PathParameter
 from fastapi.responses import StreamingResponse
 
+from stemserve.errors import (
+    NoSuchJobError,
+    NoSuchSegmentError,
+    NotStartedError,
+    SegmentsGoneError,
+)
 from stemserve.problems import declared
 from stemserve.routes.parts import Worker
 from stemserve.schema import MAX_FRAMES, JobId, Segments, StemName
 
 router = APIRouter(tags=["segments"])
 
+_ERRORS = (NoSuchJobError, NotStartedError, SegmentsGoneError)
 
-@router.get("/job/{job_id}/segments", responses=declared(404, 409, 410))
+
+@router.get("/job/{job_id}/segments", responses=declared(*_ERRORS))
 def get_segments(job_id: JobId, worker: Worker) -> Segments:
     """Which segments are finished, and how their samples are kept."""
     runner = worker.runner
@@ -30,12 +38,12 @@ def get_segments(job_id: JobId, worker: Worker) -> Segments:
             "description": "The samples as they are kept",
             "content": {"audio/wav": {"schema": {"type": "string", "format": "binary"}}},
         },
-        **declared(404, 409, 410),
+        **declared(*_ERRORS, NoSuchSegmentError),
     },
 )
 def get_segment(
     job_id: JobId,
-    index: Annotated[int, PathParameter(ge=0, le=MAX_FRAMES)],
+    index: Annotated[int, PathParameter(ge=0, le=MAX_FRAMES, description="Counted from 0")],
     stem: StemName,
     worker: Worker,
 ) -> StreamingResponse:

@@ -10,7 +10,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from fastapi.responses import JSONResponse
 
-from stemserve.errors import StemserveError
+from stemserve.errors import EndingError, StemserveError
 from stemserve.jobs import find_preset
 from stemserve.lease import doing
 from stemserve.problems import declared
@@ -30,7 +30,7 @@ async def health() -> Health:
     return Health(timestamp=datetime.now(UTC))
 
 
-@router.get("/ready", responses={503: {"model": Ready}})
+@router.get("/ready", response_model=Ready, responses={503: {"model": Ready}})
 async def ready(worker: Worker) -> JSONResponse:
     """Whether the separation is up and can serve the default preset."""
     reason = _unready(worker)
@@ -57,7 +57,7 @@ def status(worker: Worker) -> Status:
     )
 
 
-@router.post("/lease", responses=declared(503))
+@router.post("/lease", responses=declared(EndingError))
 def renew_lease(
     worker: Worker,
     expect_work: Annotated[
