@@ -15,7 +15,7 @@ from stemserve.lease import CountTransfers, Lease
 from stemserve.limits import RequestLimit
 from stemserve.openapi import DESCRIPTION, TAGS, WHO_IS_SERVED, complete
 from stemserve.problems import declared, handle_problems
-from stemserve.routes import inputs, jobs, page, results, segments, worker
+from stemserve.routes import events, inputs, jobs, page, results, segments, worker
 from stemserve.settings import split_tokens
 
 
@@ -38,10 +38,9 @@ def create_app(token: SecretStr | None, lease: Lease | None = None) -> FastAPI:
     handle_problems(app)
     app.include_router(page.router)
     app.include_router(worker.open_router)
-    guarded = (
-        [] if token is None else [Security(HTTPBearer(auto_error=False, description=WHO_IS_SERVED))]
-    )
-    for module in (worker, inputs, jobs, segments, results):
+    asked = HTTPBearer(auto_error=False, description=WHO_IS_SERVED)
+    guarded = [] if token is None else [Security(asked)]
+    for module in (worker, inputs, jobs, events, segments, results):
         app.include_router(module.router, dependencies=guarded, responses=declared(RequestError))
     app.add_middleware(RequestLimit)
     if lease is not None:

@@ -133,6 +133,12 @@ class NotCompletedError(StemserveError):
     type = "not-completed"
 
 
+class TooManyListenersError(StemserveError):
+    """As many callers follow jobs as may."""
+
+    type = "too-many-listeners"
+
+
 class NotStartedError(StemserveError):
     """Nothing is known of the job's segments yet."""
 

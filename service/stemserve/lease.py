@@ -52,7 +52,10 @@ def doing(store: Store) -> Doing:
     except (StemserveError, sqlite3.Error, ValueError) as error:
         _log.debug("the jobs cannot be read: %s", error)
         return Doing(waiting=1, running=0)
-    progress = tuple((job.job_id, job.attempts, job.tasks, job.details) for job in running)
+    progress = tuple(
+        (job.job_id, job.attempts, job.tasks, job.details.completed_segments, job.details.percent)
+        for job in running
+    )
     return Doing(waiting, len(running), progress)
 
 

@@ -40,6 +40,7 @@ STATUSES: dict[type[errors.StemserveError], HTTPStatus] = {
     errors.BadRangeError: HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE,
     errors.QueueFullError: HTTPStatus.TOO_MANY_REQUESTS,
     errors.NotReadyError: HTTPStatus.SERVICE_UNAVAILABLE,
+    errors.TooManyListenersError: HTTPStatus.SERVICE_UNAVAILABLE,
     errors.EndingError: HTTPStatus.SERVICE_UNAVAILABLE,
     errors.DiskFullError: HTTPStatus.INSUFFICIENT_STORAGE,
 }

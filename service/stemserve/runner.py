@@ -15,6 +15,7 @@ import anyio
 from anyio.abc import TaskGroup
 from anyio.to_thread import run_sync
 
+from stemserve.changes import Changes
 from stemserve.errors import DiskFullError, NoSuchJobError, SeparationDiedError, StemserveError
 from stemserve.files import full_disk_told, lock
 from stemserve.inputs import Inputs
@@ -51,6 +52,8 @@ class Runner:
         self._inputs = inputs
         self.marks = Marks(store)
         """Which segments of the jobs are on the disk."""
+        self.changes = Changes()
+        """Who follows jobs."""
         self.shared = SharedResults(store, self.files)
         self._woken = anyio.Event()
         self._current: _Current | None = None
@@ -267,9 +270,10 @@ class Runner:
         await self.show(job.job_id)
 
     async def show(self, job_id: str) -> None:
-        """Bring progress.txt up to date."""
+        """Bring progress.txt up to date, and tell who follows the job."""
         with suppress(NoSuchJobError):
             job = await run_sync(self._store.get, job_id)
+            self.changes.tell(job)
             try:
                 await run_sync(self.files(job_id).show, job)
             except (OSError, DiskFullError) as error:

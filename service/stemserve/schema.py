@@ -348,6 +348,11 @@ class Details(Contract):
     completed_segments: int = Field(0, ge=0)
     total_segments: int = Field(0, ge=0)
     percent: float = Field(0.0, ge=0, le=100)
+    eta_seconds: float | None = Field(
+        None,
+        ge=0,
+        description="How long the separation will take yet, by what it has done; null: not known",
+    )
 
 
 class Progress(Contract):

@@ -120,3 +120,11 @@ def test_what_a_killed_start_left_of_a_key_is_removed(tmp_path: Path) -> None:
     with running_worker(tmp_path / "data", separation_command=STAND_IN) as running:
         running.wait_ready()
         assert not list((tmp_path / "data").glob(".tls-*"))
+
+
+def test_a_job_is_followed_over_tls(secure: SecureWorker) -> None:
+    with secure.client(trust_only(secure.certificate.ca)) as client:
+        job_id = post(client, b"copy what is followed")
+        with client.stream("GET", f"/job/{job_id}/events") as answer:
+            *_, last = [line for line in answer.iter_lines() if line.startswith("data: ")]
+    assert '"status":"completed"' in last

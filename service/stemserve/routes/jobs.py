@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-from datetime import UTC, datetime
 from typing import Annotated, Literal
 
 from anyio import from_thread
@@ -23,8 +22,7 @@ from stemserve.errors import (
     QueueFullError,
     UnknownNameError,
 )
-from stemserve.jobfiles import STATES
-from stemserve.jobs import StoredJob, resolve
+from stemserve.jobs import resolve
 from stemserve.problems import declared
 from stemserve.routes.parts import Caller, Worker
 from stemserve.schema import (
@@ -33,12 +31,12 @@ from stemserve.schema import (
     JobCreated,
     JobId,
     JobRequest,
-    JobRow,
     Jobs,
     JobStatus,
     Logs,
 )
 from stemserve.store import QueueLimits
+from stemserve.told import row, told
 
 router = APIRouter(tags=["jobs"])
 
@@ -90,7 +88,7 @@ def post_job(request: JobRequest, worker: Worker, caller: Caller) -> JobCreated:
 @router.get("/job/{job_id}", responses=declared(NoSuchJobError))
 def get_job(job_id: JobId, worker: Worker) -> Job:
     """How far a job is, and which results it has."""
-    return _job(worker.store.get(job_id))
+    return told(worker.store.get(job_id))
 
 
 @router.post(
@@ -101,7 +99,7 @@ async def cancel_job(job_id: JobId, worker: Worker) -> Job:
     job = await run_sync(worker.store.cancel, job_id)
     await worker.runner.cancel(job_id)
     await worker.runner.show(job_id)
-    return _job(job)
+    return told(job)
 
 
 @router.delete("/job/{job_id}", responses=declared(NoSuchJobError, JobRunningError, DiskFullError))
@@ -109,6 +107,7 @@ def delete_job(job_id: JobId, worker: Worker) -> Deleted:
     """Forget a job that does not run; delete its results, and an input that no other job has."""
     unused = worker.store.delete(job_id)
     worker.runner.files(job_id).delete()
+    from_thread.run_sync(worker.runner.changes.gone, job_id)
     if unused is not None:
         worker.inputs.delete(unused)
     return Deleted(job_id=job_id)
@@ -134,34 +133,4 @@ def get_jobs(
 ) -> Jobs:
     """The newest jobs, of one status or of any."""
     jobs, total = worker.store.newest(JobStatus(status) if status else None, limit)
-    return Jobs(jobs=[_row(job) for job in jobs], total=total)
-
-
-def _job(job: StoredJob) -> Job:
-    return Job(
-        job_id=job.job_id,
-        status=job.status,
-        state=STATES[job.status],
-        tasks=job.tasks,
-        details=job.details,
-        elapsed_seconds=job.elapsed_seconds,
-        error=job.error,
-        error_type=job.error_type,
-        preset=job.content.preset,
-        input_name=job.input_name,
-        input_sha256=job.input_sha256,
-        duration_seconds=job.duration_seconds,
-        results=job.results,
-        results_gone=job.results_gone,
-    )
-
-
-def _row(job: StoredJob) -> JobRow:
-    return JobRow(
-        job_id=job.job_id,
-        status=job.status,
-        created_at=datetime.fromtimestamp(job.created_at, UTC),
-        completed_at=None if job.ended_at is None else datetime.fromtimestamp(job.ended_at, UTC),
-        preset=job.content.preset,
-        input_name=job.input_name,
-    )
+    return Jobs(jobs=[row(job) for job in jobs], total=total)

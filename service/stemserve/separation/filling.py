@@ -61,7 +61,7 @@ class Filling:
         if mark:
             at = (self.span.start + mark) / self.facts.rate
             progress.emit(Logged(line=f"goes on at {at:.1f} s: the rest was done"))
-            progress.reach(mark)
+            progress.find(mark)
         if segments.journal.ended:
             return
         left = Span(self.span.start + mark, self.span.end)
@@ -121,7 +121,7 @@ class Filling:
             start = segments.frames
             segments.take(part.sources, first + start - part.start, end - start)
             commit()
-            progress.reach(segments.frames)
+            progress.find(segments.frames)
 
     def _described(self, segments: Segments) -> Described:
         """What is on the disk."""

@@ -27,10 +27,15 @@ class Progress:
     computed: float = 0.0
     states: dict[str, TaskState] = field(default_factory=dict)
     _reported: float = 0.0
+    _found: float = 0.0
+    """Of the frames, how many were there already: no work was done for them."""
+    _began: float = 0.0
+    _left_s: float | None = None
 
     def begin(self, task: str) -> None:
         """One of the template's tasks begins, which ends the one before."""
         self.states = dict.fromkeys(self.states, TaskState.DONE) | {task: TaskState.RUNNING}
+        self._began, self._left_s = monotonic(), None
         self.report()
 
     def cut(self, rate: int, expected: int, ends: tuple[int, ...]) -> None:
@@ -38,10 +43,16 @@ class Progress:
         self.rate, self.expected, self.ends = rate, expected, ends
         self.report()
 
+    def find(self, frames: int) -> None:
+        """So many frames are written; those since the last call were not separated now."""
+        self._found += frames - self.frames
+        self.reach(frames)
+
     def reach(self, frames: int) -> None:
         """So many frames are separated and written."""
         segments = self._completed()
         self.frames = frames
+        self._estimate()
         if self._completed() > segments:
             self.report()
         else:
@@ -50,6 +61,7 @@ class Progress:
     def compute(self, frames: float) -> None:
         """The work done amounts to so many frames, though they may not be finished yet."""
         self.computed = frames
+        self._estimate()
         self.breathe()
 
     def breathe(self) -> None:
@@ -74,8 +86,16 @@ class Progress:
                 completed_segments=self._completed(),
                 total_segments=total,
                 percent=round(100 * share, 2),
+                eta_seconds=self._left_s,
             )
         )
+
+    def _estimate(self) -> None:
+        """Say how long the rest takes, if it goes on as it went; told anew only by work done."""
+        done, spent = max(self.frames, self.computed), monotonic() - self._began
+        if done > self._found and spent > _REPORT_SECONDS:
+            left = max(0.0, self.expected - done)
+            self._left_s = round(left * spent / (done - self._found), 1)
 
     def _completed(self) -> int:
         return sum(end <= self.frames for end in self.ends)
