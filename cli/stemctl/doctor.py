@@ -13,12 +13,12 @@ import anyio
 
 from stemctl.clouds import MARKETS, ask_clouds
 from stemctl.engine import find_engine
-from stemctl.errors import InputError, StackError, StemctlError
+from stemctl.errors import StackError, StemctlError
 from stemctl.outputs import cannot_write
 from stemctl.probe import Probe, probe_fleet
 from stemctl.stack import Fleet, find_fleet, find_project, read_fleet, stack_outputs
 from stemctl.state import held_lock
-from stemctl.wanted import find_preset
+from stemctl.words import unknown
 
 LITTLE_ROOM = 1_000_000_000
 """Bytes; about ten songs in wav with two stems each."""
@@ -103,10 +103,12 @@ def _finding(probe: Probe, preset: str | None) -> Finding:
         )
     if not probe.ready:
         return Finding(name, False, f"is not ready: {probe.error}; wait, or see its log")
-    try:
-        find_preset(preset, {probe.endpoint.slot: probe.status})
-    except InputError as error:
-        return Finding(name, False, str(error))
+    wanted = preset or probe.status.default_preset
+    there = {one.name: one for one in probe.status.presets}
+    if wanted not in there:
+        return Finding(name, False, unknown("preset", wanted, list(there)))
+    if not there[wanted].available:
+        return Finding(name, False, f"cannot serve preset {wanted}: {there[wanted].lacks}")
     presets = [one.name for one in probe.status.presets if one.available]
     return Finding(
         name, True, f"ready at {probe.endpoint.url}, {probe.status.device}: {', '.join(presets)}"

@@ -117,9 +117,10 @@ def find_inputs(
             told = f"{bad.name} ({row.where})" if row.where else bad.name
             unusable.append(Unusable(told, bad.reason))
     if not found and not unusable:
+        named = ", ".join(map(str, (*arguments, *manifests)))
         raise InputError(
-            f"no audio in {', '.join(map(str, (*arguments, *manifests))) or 'nothing'}: name "
-            "files, or folders with files such as song.flac, song.mp3 or song.wav"
+            f"{f"no audio in {named}" if named else "nothing was given"}: name files, or folders "
+            "with files such as song.flac, song.mp3 or song.wav"
         )
     places = assign_places([item.source for item, _ in found.values()])
     return Inputs(

@@ -12,7 +12,7 @@ from stemserve.schema import Preset, Status
 from stemctl.errors import InputError
 from stemctl.inputs import Song
 from stemctl.licences import check_granted
-from stemctl.naming import fold, folders_above
+from stemctl.naming import fold, folders_above, printable
 from stemctl.track import Track
 from stemctl.wanted import Wanted, find_preset, settle
 from stemctl.wishes import Wishes
@@ -128,12 +128,12 @@ def _check_collisions(tracks: Sequence[Track]) -> None:
             other, _ = owners.setdefault(fold(path), (track, path))
             if other is not track and track.place not in told:
                 told.add(track.place)
-                clashes.append(f"{other.name} and {track.name}: {path}")
+                clashes.append(f"{_told(other)} and {_told(track)}: {path}")
     for key, (track, path) in owners.items():
         for above in folders_above(key):
             if above in owners and track.place not in told:
                 told.add(track.place)
-                clashes.append(f"{owners[above][0].name} and {track.name}: {path}")
+                clashes.append(f"{_told(owners[above][0])} and {_told(track)}: {path}")
     if clashes:
         more = f" (and {len(clashes) - SHOWN} more)" if len(clashes) > SHOWN else ""
         raise InputError(
@@ -141,3 +141,8 @@ def _check_collisions(tracks: Sequence[Track]) -> None:
             f"{'; '.join(clashes[:SHOWN])}{more}. Let it tell them apart, with {{folders}}, "
             "{parent} or {name}"
         )
+
+
+def _told(track: Track) -> str:
+    """Which input it is, for people; a URL may hold a secret."""
+    return printable(str(track.path)) if track.path else track.name

@@ -76,7 +76,7 @@ def test_a_worker_that_cannot_serve_a_preset_is_told_with_what_it_lacks() -> Non
     assert "needs torch: pip install" in lacking["detail"]
     assert "did you mean center?" in worker_finding(both, "--preset", "centre")["detail"]
     own = Preset(name="center", description="", stems=["vocals"], available=False, lacks="needs x")
-    assert "no worker can serve preset center: needs x" in worker_finding(status(own))["detail"]
+    assert "cannot serve preset center: needs x" in worker_finding(status(own))["detail"]
 
 
 def test_an_output_folder_that_cannot_be_written_or_is_full_is_told(

@@ -119,6 +119,9 @@ def test_nothing_but_bad_inputs_is_exit_code_2(tmp_path: Path, out: Path, fleet:
     assert answer.code == 2
     assert answer.err.startswith("stemctl: no audio in ")
     assert len(answer.err.splitlines()) == 1
+    answer = stemctl("submit", "--out", out, *fleet)
+    assert answer.code == 2
+    assert answer.err.startswith("stemctl: nothing was given: name files")
 
 
 @pytest.mark.parametrize(
@@ -268,7 +271,7 @@ def test_a_part_in_mono_goes_where_the_pattern_says_and_again_costs_nothing(
         (["--range", "1h"], "give two times"),
         (["--format", "stem.mp4", "--mono"], "leave out --mono"),
         (["--output", "{trak}"], "no field trak: did you mean track?"),
-        (["--output", "x"], "same place"),
+        (["--output", "x"], "/b.wav: x/vocals.wav"),
     ],
 )
 def test_wishes_that_cannot_be_stop_a_run_before_anything_is_sent(
