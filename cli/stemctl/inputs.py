@@ -119,8 +119,8 @@ def find_inputs(
     if not found and not unusable:
         named = ", ".join(map(str, (*arguments, *manifests)))
         raise InputError(
-            f"{f"no audio in {named}" if named else "nothing was given"}: name files, or folders "
-            "with files such as song.flac, song.mp3 or song.wav"
+            (f"no audio in {named}" if named else "nothing was given")
+            + ": name files, or folders with files such as song.flac, song.mp3 or song.wav"
         )
     places = assign_places([item.source for item, _ in found.values()])
     return Inputs(
