@@ -138,6 +138,14 @@ def submit(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what would be done, and send nothing.")
     ] = False,
+    events: Annotated[
+        str,
+        typer.Option(
+            "--events",
+            metavar="FILE|-",
+            help="Write what happens as it happens, as JSON lines; the last is the report.",
+        ),
+    ] = "",
     stack: StackOption = "dev",
     project: ProjectOption = None,
     endpoint: EndpointOption = None,
@@ -146,22 +154,27 @@ def submit(
     """Separate songs on the fleet's workers, and bring their stems home.
 
     What is already there from the same request is skipped, so that the same command again does
-    only what is left. Exit code 0: all tracks are done; 1: some; 2: none; 130: stopped by Ctrl-C.
+    only what is left. Ctrl-C once lets the tracks end that are computing, twice stops these too.
+    Exit code 0: all tracks are done; 1: some; 2: none; 130: stopped by Ctrl-C.
 
     A table [submit] in stemctl.toml, here or above or in the user's configuration folder, holds
     other defaults for these options: see `stemctl config`.
     """
     import sys
+    from contextlib import nullcontext
+    from functools import partial
 
     import anyio
+    from anyio import to_thread
 
     from stemctl.console import print_json, print_table
+    from stemctl.events import open_events
     from stemctl.filter import Filter
     from stemctl.foresee import foresee
     from stemctl.inputs import find_inputs, read_list
     from stemctl.licences import only_granted
     from stemctl.run import Asked, run
-    from stemctl.stack import find_fleet
+    from stemctl.stack import Fleet, find_fleet
     from stemctl.wishes import Wishes, read_wishes
 
     wishes = read_wishes(
@@ -196,10 +209,16 @@ def submit(
             print_table(["track", "", "MB", "stems", "to, or why not"], foreseen.rows())
             print(foreseen.summary())
         raise typer.Exit(foreseen.exit_code)
-    report = anyio.run(run, found, fleet, asked)
-    if as_json:
+
+    async def look() -> Fleet:
+        return await to_thread.run_sync(find_fleet, project, stack)
+
+    with open_events(events) if events else nullcontext() as told:
+        begin = partial(run, look=None if endpoint else look, events=told)
+        report = anyio.run(begin, found, fleet, asked)
+    if as_json and events != "-":
         print_json(report.as_json())
-    else:
+    elif events != "-":
         print_table(
             ["track", "", "worker", "seconds", "× realtime", "stems in, or why not"],
             (

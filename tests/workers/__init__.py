@@ -1,0 +1,1 @@
+"""Emulated workers: the true contract over real HTTP, of known speed, without any separation."""
