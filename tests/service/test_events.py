@@ -142,19 +142,19 @@ def test_many_follow_one_job(worker: RunningWorker) -> None:
         until(client, job_id, "running")
         begun = threading.Semaphore(0)
 
-        def follow(_: int) -> JobStatus:
+        def follow(number: int) -> JobStatus:
             with worker.client() as mine, following(mine, job_id) as events:
                 next(events)
                 begun.release()
                 *_, last = events
                 return last.status
 
-        ends = [pool.submit(follow, number) for number in range(FOLLOWERS)]
+        futures = [pool.submit(follow, number) for number in range(FOLLOWERS)]
         for _ in range(FOLLOWERS):
             assert begun.acquire(timeout=60)
         assert client.get("/health").status_code == 200
         let_go(worker, job_id)
-        assert {end.result() for end in ends} == {JobStatus.COMPLETED}
+        assert {future.result() for future in futures} == {JobStatus.COMPLETED}
 
 
 def test_strangers_and_unknown_jobs(worker: RunningWorker, client: httpx.Client) -> None:

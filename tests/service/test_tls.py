@@ -14,7 +14,7 @@ from stemfleet.clouds.trust import trust_only
 from stemfleet.identity import make_certificate
 
 from tests.service.test_auth import serve
-from tests.service.worker import STAND_IN, RunningWorker, ended, post, running_worker
+from tests.service.worker import STAND_IN, RunningWorker, ended, eventually, post, running_worker
 
 TOKEN = "the-token"
 
@@ -124,6 +124,7 @@ def test_what_a_killed_start_left_of_a_key_is_removed(tmp_path: Path) -> None:
 
 def test_a_job_is_followed_over_tls(secure: SecureWorker) -> None:
     with secure.client(trust_only(secure.certificate.ca)) as client:
+        eventually(lambda: client.get("/ready").status_code, lambda status: status == 200)
         job_id = post(client, b"copy what is followed")
         with client.stream("GET", f"/job/{job_id}/events") as answer:
             *_, last = [line for line in answer.iter_lines() if line.startswith("data: ")]
