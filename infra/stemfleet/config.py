@@ -5,13 +5,11 @@ Names are those of the YAML file (camelCase), as an error has to name them.
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
@@ -29,22 +27,11 @@ from pydantic.alias_generators import to_camel
 from stemfleet.clouds.label import GROUP_NAME
 from stemfleet.clouds.offers import RENTED
 from stemfleet.clouds.registry import CLOUD_NAMES
+from stemfleet.faults import faults, nearest
 
 IDLE_MINUTES = 15.0
 LEASE_HOURS = 12.0
 """After these a rented machine's worker ends it, unless the group says otherwise; 0 is never."""
-
-
-UNITS = {
-    "vramGb": "GB of one GPU, as it is sold: 24",
-    "reliability": "a share of time: 0.97",
-    "inetDownMbps": "Mb/s",
-    "diskGb": "GB",
-    "cuda": "a version: 12.4",
-    "maxUsdPerHour": "USD",
-    "bidUsdPerHour": "USD",
-}
-"""What a number that is wrong should have been."""
 
 
 class ConfigError(Exception):
@@ -159,7 +146,7 @@ class Group(_Checked):
     @classmethod
     def _known_cloud(cls, cloud: str) -> str:
         if cloud not in CLOUD_NAMES:
-            raise ValueError(f"there is no cloud {cloud!r}{_nearest(cloud, CLOUD_NAMES)}")
+            raise ValueError(f"there is no cloud {cloud!r}{nearest(cloud, CLOUD_NAMES)}")
         return cloud
 
     @field_validator("image")
@@ -263,7 +250,7 @@ def parse_config(values: dict[str, Any], namespace: str = "stemfleet") -> FleetC
     try:
         return FleetConfig.model_validate(values, context={"built": built})
     except ValidationError as error:
-        lines = list(_lines(error, namespace))
+        lines = list(faults(error, FleetConfig, namespace))
     raise ConfigError("\n".join(lines))
 
 
@@ -278,60 +265,3 @@ def parse_values(texts: dict[str, str], namespace: str = "stemfleet") -> dict[st
             except ValueError:
                 values[name] = text
     return values
-
-
-def _nearest(name: str, known: Sequence[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=1)
-    return f"; did you mean {near[0]!r}?" if near else f"; there are: {', '.join(known)}"
-
-
-def _lines(error: ValidationError, namespace: str) -> Iterator[str]:
-    for problem in error.errors(include_url=False):
-        steps = problem["loc"]
-        key = f"{namespace}:" + "".join(
-            f"[{step}]" if isinstance(step, int) else f".{step}" for step in steps
-        ).lstrip(".")
-        yield f"{key or namespace}: {_reason(problem, steps)}"
-
-
-def _reason(problem: Any, steps: tuple[int | str, ...]) -> str:  # noqa: ANN401
-    kind, given, context = problem["type"], problem["input"], problem.get("ctx", {})
-    if kind == "extra_forbidden":
-        return f"there is no such key{_nearest(str(steps[-1]), _keys_beside(steps))}"
-    if kind == "missing":
-        return "this key is missing"
-    if kind == "value_error":
-        return str(context["error"])
-    if steps == ("groups",) and kind == "too_short":
-        return "no group is declared; declare one, or end the fleet with `pulumi destroy`"
-    if steps[-1] == "count" and kind == "greater_than_equal" and len(steps) == 3:
-        return (
-            f"a group has at least one worker, not {given}; to have none, remove the group, "
-            "or end the fleet with `pulumi destroy`"
-        )
-    if kind == "string_pattern_mismatch":
-        return (
-            f"{given!r} is no name: lower-case letters, digits and single hyphens, "
-            "beginning with a letter"
-        )
-    if kind == "model_type":
-        return f"should hold the keys {', '.join(_keys_beside((*steps, '')))}, not {given!r}"
-    message = str(problem["msg"]).removeprefix("Input ")
-    unit = f" ({UNITS[str(steps[-1])]})" if steps[-1] in UNITS else ""
-    return f"{message}{unit}, not {json.dumps(given, ensure_ascii=False, default=str)}"
-
-
-def _keys_beside(steps: tuple[int | str, ...]) -> list[str]:
-    """The keys there are where an unknown one was given."""
-    model: type[BaseModel] = FleetConfig
-    for step in steps[:-1]:
-        if isinstance(step, str):
-            model = next(_models(model.model_fields[step].annotation))
-    return list(model.model_fields)
-
-
-def _models(annotation: Any) -> Iterator[type[BaseModel]]:  # noqa: ANN401
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield annotation
-    for part in get_args(annotation):
-        yield from _models(part)
