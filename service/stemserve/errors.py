@@ -225,6 +225,24 @@ class StoppedError(StemserveError):
         self.number = number
 
 
+class TrackTooLongError(StemserveError):
+    """The track is longer than this worker takes."""
+
+    type = "track-too-long"
+
+
+class TooManyChannelsError(StemserveError):
+    """The track has more channels than this worker takes."""
+
+    type = "too-many-channels"
+
+
+class DeviceLostError(StemserveError):
+    """The GPU failed in mid-work; this process can do no more with it."""
+
+    type = "device-lost"
+
+
 class OutOfMemoryError(StemserveError):
     """A single window, alone on the device, does not fit into its memory."""
 

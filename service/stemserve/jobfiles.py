@@ -12,6 +12,7 @@ from pathlib import Path
 from stemserve.files import write_whole
 from stemserve.jobs import StoredJob
 from stemserve.schema import JobState, JobStatus, Progress
+from stemserve.task import PARTIAL
 
 PROGRESS = "progress.txt"
 LOG = "demucs.log"
@@ -91,8 +92,9 @@ class JobFiles:
         return path if path.is_file() else None
 
     def let_go(self) -> None:
-        """Hold no inputs any more."""
+        """The job is completed: hold no inputs any more, and nothing to go on with."""
         shutil.rmtree(self._held, ignore_errors=True)
+        shutil.rmtree(self.folder / PARTIAL, ignore_errors=True)
 
     def delete(self) -> None:
         """Remove the folder, if there is one."""

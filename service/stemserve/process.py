@@ -21,6 +21,7 @@ from pydantic import TypeAdapter, ValidationError
 from stemserve.errors import SeparationDiedError
 from stemserve.settings import Settings, is_secret
 from stemserve.task import (
+    DEVICE_LOST,
     PRELOAD_VARIABLE,
     Event,
     Failed,
@@ -155,6 +156,13 @@ class SeparationProcess:
         code = self._process.returncode
         if code is None:
             return "The separation process closed its output."
+        if code == DEVICE_LOST:
+            return "The separation process lost its GPU."
+        if code == -signal.SIGKILL:
+            return (
+                "The separation process was ended by SIGKILL, as the system does when memory runs"
+                " out."
+            )
         if code < 0:
             return f"The separation process was ended by {signal.Signals(-code).name}."
         return f"The separation process ended with exit code {code}."

@@ -19,6 +19,7 @@ from anyio.to_thread import run_sync
 from stemserve.errors import StemserveError
 from stemserve.inputs import Inputs
 from stemserve.jobfiles import JobFiles
+from stemserve.schema import JobStatus
 from stemserve.settings import Settings
 from stemserve.store import Store
 from stemserve.uses import Uses
@@ -162,12 +163,15 @@ class Retention:
         return remove
 
     def _clear_left_overs(self) -> None:
-        """Remove the folders of jobs that are forgotten, left by an end in mid-work."""
+        """Remove what an end in mid-work left: folders of jobs that have none, unfinished work."""
         with suppress(OSError):
             for folder in (self._settings.data_dir / "jobs").iterdir():
-                if not self._store.keeps_files(folder.name):
-                    _log.info("%s is removed: no job has it", folder.name)
-                    shutil.rmtree(folder, ignore_errors=True)
+                match self._store.status(folder.name):
+                    case None:
+                        _log.info("%s is removed: no job has it", folder.name)
+                        shutil.rmtree(folder, ignore_errors=True)
+                    case JobStatus.COMPLETED:
+                        self._files(folder.name).let_go()
 
 
 def _input(sha256: str) -> str:

@@ -219,7 +219,7 @@ class Runner:
         folder = files.folder
         with full_disk_told():
             folder.mkdir(parents=True, exist_ok=True)
-        return job.content.task(
+        task = job.content.task(
             job.job_id,
             path,
             folder,
@@ -227,6 +227,11 @@ class Runner:
             input_name=job.input_name,
             part=lambda sha256: files.held(sha256) or self._inputs.path(sha256),
         )
+        limits = {
+            "longest_seconds": self._settings.duration_limit,
+            "most_channels": self._settings.channel_limit,
+        }
+        return task.model_copy(update={**limits, "keep_partial": True})
 
     async def _note(self, job: StoredJob, event: object) -> bool:
         """Write an event down; True if it is the job's last."""

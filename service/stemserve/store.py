@@ -275,11 +275,13 @@ class Store:
                 )
             return True
 
-    def keeps_files(self, job_id: str) -> bool:
-        """Whether there is such a job, and something of it to be kept."""
+    def status(self, job_id: str) -> JobStatus | None:
+        """Where a job is; None if there is none, or nothing is kept of it."""
         with self._reading() as db:
-            row = db.execute("SELECT results_gone FROM jobs WHERE job_id = ?", [job_id]).fetchone()
-        return row is not None and not row["results_gone"]
+            row = db.execute(
+                "SELECT status FROM jobs WHERE job_id = ? AND NOT results_gone", [job_id]
+            ).fetchone()
+        return None if row is None else JobStatus(row["status"])
 
     def requeue(self) -> int:
         """Let every running job wait again: whoever ran it is gone. Returns how many."""

@@ -26,6 +26,9 @@ from stemserve.schema import (
 PRELOAD_VARIABLE = "STEMSERVE_PRELOAD"
 """Names to the process, in its environment, a preset to load before it says `Started`."""
 
+DEVICE_LOST = 70
+"""The process ends with this code when its GPU has failed: another process may go on with it."""
+
 PARTIAL, RESULTS = ".partial", "results"
 """A folder beside the results, in which they grow, and one in it where they are made whole. It
 holds ``{stem}.samples`` for each stem, which are those of a WAV file."""
@@ -73,6 +76,13 @@ class SeparationTask(BaseModel):
     """Of the input's bytes; None: not known, and found by reading them."""
     input_name: str | None = None
     """What people call the input; None: by its file name."""
+    longest_seconds: float | None = None
+    """A track that is longer is refused."""
+    most_channels: int | None = None
+    """So is one that has more."""
+    keep_partial: bool = False
+    """Leave `PARTIAL` when the results are in place, for whoever asked to remove once he has noted
+    that: should he be killed before, the task is done at once when it is asked for again."""
     parts: tuple[TaskPart, ...] = ()
     """What is taken as it is, in order."""
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import random
+import signal
+import sys
 import wave
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +18,7 @@ from tests.service.worker import RunningWorker, ended, eventually, post, running
 
 SECONDS = 30
 RATE = 44_100
+CUTS = "4,8,12,16,20,24,28"
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +79,7 @@ def test_the_separation_killed(
 def test_the_api_killed(
     worker: RunningWorker, client: httpx.Client, song: bytes, undisturbed: dict[str, str]
 ) -> None:
-    job_id = post(client, song, interval_cut="4,8,12,16,20,24,28")
+    job_id = post(client, song, interval_cut=CUTS)
 
     def segments() -> int:
         return int(client.get(f"/job/{job_id}").json()["details"]["completed_segments"])
@@ -89,6 +92,55 @@ def test_the_api_killed(
     with running_worker(worker.data_dir) as again, again.client() as client_again:
         assert digests(client_again, job_id) == undisturbed
         assert "goes on at" in client_again.get(f"/job/{job_id}/logs").json()["logs"]
+
+
+def test_the_gpu_fails(
+    client: httpx.Client, worker: RunningWorker, song: bytes, undisturbed: dict[str, str]
+) -> None:
+    worker.kill()
+    command = (sys.executable, str(Path(__file__).with_name("losing.py")))
+    with running_worker(worker.data_dir, separation_command=command) as losing:
+        losing.wait_ready()
+        with losing.client() as ours:
+            job_id = post(ours, song, interval_cut=CUTS)
+            assert digests(ours, job_id) == undisturbed
+            logs = ours.get(f"/job/{job_id}/logs").json()["logs"]
+    assert "illegal memory access" in logs
+    assert "lost its GPU" in logs
+    assert "goes on at 4.0 s" in logs
+
+
+def test_killed_before_the_end_was_noted(
+    worker: RunningWorker, client: httpx.Client, song: bytes, undisturbed: dict[str, str]
+) -> None:
+    """The results are in their place: nothing is separated again."""
+    job_id = post(client, song)
+    in_mid_job(client, job_id)
+    worker.process.send_signal(signal.SIGSTOP)
+    folder = worker.data_dir / "jobs" / job_id
+    eventually((folder / "separation.json").exists)
+    worker.kill()
+    with running_worker(worker.data_dir) as again, again.client() as client_again:
+        assert digests(client_again, job_id) == undisturbed
+        logs = client_again.get(f"/job/{job_id}/logs").json()["logs"]
+        eventually(lambda: not (folder / ".partial").exists())
+    assert f"goes on at {SECONDS:.1f} s" in logs
+
+
+def test_a_track_beyond_the_limits_is_refused(data_dir: Path, song: bytes) -> None:
+    with (
+        running_worker(data_dir, duration_limit=SECONDS - 1, channel_limit=1) as worker,
+        worker.client() as client,
+    ):
+        worker.wait_ready()
+        job = ended(client, post(client, song))
+        assert (job["status"], job["error_type"]) == ("failed", "too-many-channels")
+        assert "2 channels" in job["error"]
+        mono = bytearray(song)
+        mono[22:24] = b"\x01\x00"  # twice as long, then
+        mono[32:34] = b"\x02\x00"
+        job = ended(client, post(client, bytes(mono)))
+        assert (job["status"], job["error_type"]) == ("failed", "track-too-long")
 
 
 def test_a_real_job_is_cancelled_and_leaves_nothing_half_done(

@@ -56,6 +56,8 @@ class AudioFacts:
     """What is wrong with it, though it can be separated."""
     whole_frames: int | None = None
     """Where the container says so: the frames without the padding of the last packet."""
+    source_channels: int = 0
+    """Channels that the input has."""
 
     @property
     def seconds(self) -> float:
@@ -109,6 +111,7 @@ def probe(path: Path) -> AudioFacts:
         tuple(remarks),
         tuple(damage),
         whole if padded else None,
+        len(names),
     )
 
 

@@ -10,7 +10,9 @@ import os
 import signal
 import sys
 
+from stemserve.errors import DeviceLostError
 from stemserve.separation.confine import confine
+from stemserve.task import DEVICE_LOST
 
 
 def main() -> None:
@@ -28,6 +30,9 @@ def main() -> None:
             run(sys.stdin.buffer, events)
         except BrokenPipeError:
             os._exit(1)
+        except DeviceLostError as error:
+            print(error, file=sys.stderr, flush=True)
+            os._exit(DEVICE_LOST)  # what cleans up would wait for the GPU
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from typing import BinaryIO
 
 from pydantic import ValidationError
 
-from stemserve.errors import StemserveError
+from stemserve.errors import DeviceLostError, StemserveError
 from stemserve.separation.preload import started
 from stemserve.task import PRELOAD_VARIABLE, Event, Failed, SeparationTask
 
@@ -31,7 +31,11 @@ class _Unwanted(BaseException):
 
 
 def run(tasks: BinaryIO, events: BinaryIO) -> None:
-    """Serve tasks, one at a time, until ``tasks`` ends or nobody reads ``events``."""
+    """Serve tasks, one at a time, until ``tasks`` ends or nobody reads ``events``.
+
+    Raises:
+        DeviceLostError: the GPU failed.
+    """
     unwanted = threading.Event()
 
     def emit(event: Event) -> None:
@@ -59,6 +63,8 @@ def _outcome(line: bytes, emit: Callable[[Event], None]) -> Event:
 
     try:
         return perform(SeparationTask.model_validate_json(line), emit)
+    except DeviceLostError:
+        raise
     except StemserveError as error:
         return Failed(error=str(error), error_type=error.type)
     except ValidationError as error:

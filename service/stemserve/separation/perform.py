@@ -12,25 +12,28 @@ found (``rescale``), float32 samples: 21 MB a minute for each stem in stereo at 
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from stemserve.audio.decode import AudioFacts, probe
 from stemserve.audio.encode import Encoding
 from stemserve.audio.tags import read_tags
-from stemserve.errors import DiskFullError, NotAudioError
+from stemserve.errors import (
+    NotAudioError,
+    TooManyChannelsError,
+    TrackTooLongError,
+)
+from stemserve.files import sync_folder
 from stemserve.schema import SIDECAR, ResultFile, derived_stems
 from stemserve.separation import sidecar
 from stemserve.separation.encoding import Encodings
 from stemserve.separation.filling import Filling, beyond_the_end
 from stemserve.separation.outputs import Output, in_place, kept, outputs
+from stemserve.separation.partial import digest_of, partial_directory, put, sealed
 from stemserve.separation.parts import opened
 from stemserve.separation.presets import check_stems, find_preset
 from stemserve.separation.progress import Emit, Progress
@@ -38,10 +41,9 @@ from stemserve.separation.recipes import Recipe
 from stemserve.separation.segments import Segments
 from stemserve.separation.separators import how_it_runs, open_separator
 from stemserve.separation.span import Span
-from stemserve.task import PARTIAL, RESULTS, Finished, Logged, SeparationTask
+from stemserve.task import RESULTS, Finished, Logged, SeparationTask
 
 SEGMENT_SECONDS = 300
-_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def perform(task: SeparationTask, emit: Emit) -> Finished:
@@ -74,10 +76,11 @@ def perform(task: SeparationTask, emit: Emit) -> Finished:
     work = _Work(task, recipe, facts, span, made, filling)
     progress.cut(facts.rate, filling.expected, ends)
     progress.begin("inference")
-    with _partial_directory(task.output_dir) as partial:
+    with partial_directory(task.output_dir, kept=task.keep_partial) as partial:
         results, frames = work.do(partial, progress)
         for result in results:
-            (partial / RESULTS / result.name).replace(task.output_dir / result.name)
+            put(partial / RESULTS / result.name, task.output_dir / result.name)
+        sync_folder(task.output_dir)
     progress.end()
     return Finished(results=results, duration_seconds=frames / facts.rate)
 
@@ -96,7 +99,7 @@ class _Work:
     def do(self, partial: Path, progress: Progress) -> tuple[list[ResultFile], int]:
         """Make every file in a directory in ``partial``; also how many frames each holds."""
         task, facts = self.task, self.facts
-        digest = task.input_sha256 or _digest(task.input_path)
+        digest = task.input_sha256 or digest_of(task.input_path)
         segments = Segments(
             partial,
             self._key(digest),
@@ -115,7 +118,12 @@ class _Work:
             with Encodings(
                 encoded, segments, results, facts.rate, facts.channels, tags
             ) as encodings:
-                self.filling.fill(segments, progress, encodings.check)
+
+                def check() -> None:
+                    encodings.check()
+                    _check_length(task, (self.span.start + segments.frames) / facts.rate)
+
+                self.filling.fill(segments, progress, check)
                 progress.begin("conversion")
                 held = encodings.finish(progress.breathe)
             for output in self.outputs:
@@ -123,7 +131,7 @@ class _Work:
                 before = sum(segments.journal.beyond.get(stem, 0) for stem in output.stems)
                 held[output.name] = max(held.get(output.name, 0), before)
                 if in_place(output, task):
-                    segments.complete(output.stems[0]).replace(results / output.name)
+                    put(segments.complete(output.stems[0]), results / output.name)
         finally:
             segments.close()
         told = self._told(segments, digest, held)
@@ -193,7 +201,7 @@ class _Work:
         paths = sorted(results.iterdir())
         described = []
         with ThreadPoolExecutor() as pool:
-            for path, digest in zip(paths, pool.map(_digest, paths), strict=True):
+            for path, digest in zip(paths, pool.map(sealed, paths), strict=True):
                 described.append(
                     ResultFile(
                         name=path.name,
@@ -213,6 +221,12 @@ def _probed(task: SeparationTask) -> AudioFacts:
         raise NotAudioError("The input is no longer there. Send it again.") from error
     if task.strict and facts.damage:
         raise NotAudioError(f"{facts.damage[0]} Use a sound copy, or leave out strict.")
+    if task.most_channels is not None and facts.source_channels > task.most_channels:
+        raise TooManyChannelsError(
+            f"The track has {facts.source_channels} channels; this worker takes"
+            f" {task.most_channels}. Mix it down first."
+        )
+    _check_length(task, facts.seconds)
     return facts
 
 
@@ -241,27 +255,8 @@ def _ends(task: SeparationTask, facts: AudioFacts, span: Span) -> tuple[int, ...
     return tuple(end for p in points if span.start < (end := _nearest(p, facts.rate)) < last)
 
 
-@contextmanager
-def _partial_directory(output: Path) -> Iterator[Path]:
-    """A directory beside the results' place: gone afterwards, unless the process was stopped."""
-    partial = output / PARTIAL
-    try:
-        partial.mkdir(parents=True, exist_ok=True)
-        yield partial
-    except BrokenPipeError:  # nobody listens any more: another process will go on
-        raise
-    except Exception as error:
-        shutil.rmtree(partial, ignore_errors=True)
-        if isinstance(error, OSError) and error.errno in _NO_ROOM:
-            raise DiskFullError(
-                "The worker has no room left for the results. "
-                "Delete finished jobs or give it a larger disk, and try again."
-            ) from error
-        raise
-    else:
-        shutil.rmtree(partial, ignore_errors=True)
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()
+def _check_length(task: SeparationTask, seconds: float) -> None:
+    if task.longest_seconds is not None and seconds > task.longest_seconds:
+        raise TrackTooLongError(
+            f"The track is longer than {task.longest_seconds:g} s, which is what this worker takes."
+        )
