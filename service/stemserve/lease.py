@@ -77,6 +77,7 @@ class Lease:
         self._transfers = 0
         self._progress: Hashable = None
         self._over: str | None = None
+        self._closed: str | None = None
 
     @classmethod
     def of(cls, settings: Settings) -> Lease:
@@ -105,6 +106,16 @@ class Lease:
         finally:
             self._transfers -= 1
             self._used_at = self._now()
+
+    def close(self, reason: str) -> None:
+        """Take no more work: the worker is about to end."""
+        with self._lock:
+            self._closed = self._closed or reason
+
+    @property
+    def transfers(self) -> int:
+        """How much is on its way in or out; for the event loop's thread alone."""
+        return self._transfers
 
     def renew(self, *, expect_work: bool = False) -> None:
         """Begin the lease anew, and with ``expect_work`` the time that may pass without work.
@@ -167,8 +178,8 @@ class Lease:
         return None
 
     def _check_on(self) -> None:
-        if self._over is not None:
-            raise EndingError(f"The worker ends itself: {self._over}. Use another.")
+        if reason := self._over or self._closed:
+            raise EndingError(f"The worker ends itself: {reason}. Use another.")
 
 
 class CountTransfers:

@@ -57,6 +57,7 @@ class Runner:
         self.shared = SharedResults(store, self.files)
         self._woken = anyio.Event()
         self._current: _Current | None = None
+        self._draining = False
         self.device = "starting"
         self.presets: list[Preset] = []
         """As the separation process last told them; empty until it was up once."""
@@ -80,6 +81,13 @@ class Runner:
             current.scope.cancel()
             with anyio.move_on_after(_CANCEL_S):
                 await current.left.wait()
+
+    async def drain(self) -> None:
+        """Begin no further job; return once none runs."""
+        self._draining = True
+        self.unready = "The worker is ending."
+        if self._current is not None:
+            await self._current.left.wait()
 
     async def run(self) -> None:
         """Run jobs until cancelled; the separation process is gone then."""
@@ -148,7 +156,7 @@ class Runner:
             self._woken = anyio.Event()
             if process.ended:
                 raise SeparationDiedError(await process.last_words())
-            job = await run_sync(self._store.claim)
+            job = None if self._draining else await run_sync(self._store.claim)
             if job is not None:
                 return job
             await self._woken.wait()

@@ -30,6 +30,7 @@ from stemserve.store import Store
 from stemserve.tls import server_context
 
 BACKLOG = 128
+_LOOK_S = 0.1
 _GRACE_S = 1
 """What calls that are under way get at the end."""
 
@@ -144,7 +145,7 @@ async def _serve(parts: Parts, listening: socket.socket, context: ssl.SSLContext
     label = parts.settings.label or "(no label)"
     _log.info("worker %s on %s://%s:%d", label, scheme, shown, port)
     async with anyio.create_task_group() as group:
-        group.start_soon(_end_at_signal, server)
+        group.start_soon(_end_at_signal, server, parts)
         group.start_soon(parts.runner.run)
         group.start_soon(parts.retention.run)
         group.start_soon(_end_when_over, server, parts)
@@ -152,11 +153,27 @@ async def _serve(parts: Parts, listening: socket.socket, context: ssl.SSLContext
         group.cancel_scope.cancel()
 
 
-async def _end_at_signal(server: uvicorn.Server) -> None:
-    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        async for _ in signals:
-            server.force_exit = server.should_exit
-            server.should_exit = True
+async def _end_at_signal(server: uvicorn.Server, parts: Parts) -> None:
+    """End in good order at the first signal, and at once at the second."""
+    ending = False
+    async with anyio.create_task_group() as group:
+        with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            async for _ in signals:
+                if ending:
+                    server.force_exit = server.should_exit = True
+                else:
+                    ending = True
+                    group.start_soon(_drain, server, parts)
+
+
+async def _drain(server: uvicorn.Server, parts: Parts) -> None:
+    """Take no more work, let what is under way end within the limit, and end."""
+    parts.lease.close("it was told to stop")
+    with anyio.move_on_after(parts.settings.drain_seconds):
+        await parts.runner.drain()
+        while parts.lease.transfers:  # noqa: ASYNC110 (a count tells nobody)
+            await anyio.sleep(_LOOK_S)
+    server.should_exit = True
 
 
 async def _end_when_over(server: _Server, parts: Parts) -> None:

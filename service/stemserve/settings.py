@@ -142,6 +142,12 @@ class Settings(BaseSettings):
         "https://api.runpod.io", description="Where a machine of RunPod ends itself"
     )
 
+    drain_seconds: float = Field(
+        0,
+        ge=0,
+        description="What runs, and downloads, get so long to end after SIGTERM; no job is begun"
+        " then. What does not end goes on behind its last finished segment at the next start",
+    )
     separation_command: tuple[str, ...] = Field(
         (sys.executable, "-m", "stemserve.separation"),
         min_length=1,
