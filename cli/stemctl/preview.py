@@ -243,7 +243,7 @@ def _replaced(step: _Step) -> Replaced:
             reasons.append(f"its machine has failed: {old.outputs.get('failure') or 'it is gone'}")
         elif key == "want":
             reasons += _wants(old, new)
-        elif key in ("fingerprint", "certificateFingerprint", "prefix"):
+        elif key in ("fingerprint", "prefix"):
             reasons.append("the stack's token, certificate or name is another")
         else:
             reasons.append(_from_to(key, old.inputs.get(key), new.inputs.get(key)))

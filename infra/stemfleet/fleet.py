@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +15,11 @@ from pulumi.runtime.config import CONFIG, get_config_env
 from stemfleet.clouds.label import stack_prefix
 from stemfleet.clouds.registry import on_bare_port
 from stemfleet.config import ConfigError, FleetConfig, Group, parse_config, parse_values
+from stemfleet.handover import share
 from stemfleet.identity import Identity, WorkerCertificate
 from stemfleet.price import at_most, low_balances, table
 from stemfleet.ready import Ready
-from stemfleet.slot import SLOT_TYPES, Slot, gpu_filter
+from stemfleet.slot import SLOT_TYPES, gpu_filter
 
 
 def read_config() -> FleetConfig:
@@ -55,40 +59,55 @@ class Fleet(pulumi.ComponentResource):
     ) -> None:
         super().__init__("stemfleet:index:Fleet", name, None, opts)
         _tell_the_price(config)
+        with _no_stack_traces():
+            ready = self._declare(config)
+        self.endpoints = ready.endpoints
+        self.usd_per_hour = ready.usdPerHour
+        self.max_usd_per_hour = at_most(config)
+        self.register_outputs({"usdPerHour": self.usd_per_hour})
+
+    def _declare(self, config: FleetConfig) -> Ready:
+        """All resources; what waits for them."""
         child = pulumi.ResourceOptions(parent=self)
-        identity = Identity("identity", child)
-        shared: dict[str, Any] = {
-            "prefix": stack_prefix(pulumi.get_project(), pulumi.get_stack()),
-            "token": identity.token,
-            "fingerprint": identity.fingerprint,
-        }
-        certificate = self.ca = None
+        self.token = Identity("identity", child).token
+        handed_over: dict[str, pulumi.Input[str]] = {"token": self.token}
+        self.ca = None
         if any(_on_bare_port(group) for group in config.groups):
             certificate = WorkerCertificate("certificate", child)
             self.ca = certificate.ca
-        shown = _shown(certificate)
+            handed_over |= {
+                "certificate": certificate.certificate,
+                "certificateKey": certificate.key,
+                "certificateAuthority": certificate.ca,
+            }
+        shared: dict[str, Any] = {"prefix": stack_prefix(pulumi.get_project(), pulumi.get_stack())}
         image = _built_image(config, child)
-        slots = [
-            _declare(group, index, image, shared | (shown if _on_bare_port(group) else {}), child)
+        if any(group.rented for group in config.groups):
+            child = share(handed_over, child)
+        else:
+            shared |= handed_over
+        groups = {group.name: _of_all_slots(group, image) for group in config.groups}
+        slots = {
+            name: SLOT_TYPES[group.cloud](
+                name, {"slot": name, **groups[group.name], **shared}, child
+            )
             for group in config.groups
-            for index in range(group.count)
-        ]
-        ready = Ready(
+            for name in (f"{group.name}-{index}" for index in range(group.count))
+        }
+        return Ready(
             "ready",
             {
                 **shared,
-                **shown,
-                "certificateAuthority": self.ca,
                 "timeoutSeconds": config.readyTimeoutSeconds,
-                "slots": [{**inputs, **slot.facts} for inputs, slot in slots],
+                # Only who measures it needs to know: it changes nothing about a machine.
+                "groups": {
+                    group.name: {**groups[group.name], "minRealtime": group.minRealtime}
+                    for group in config.groups
+                },
+                "slots": [{"slot": name, **slot.machine} for name, slot in slots.items()],
             },
             child,
         )
-        self.endpoints = ready.endpoints
-        self.token = identity.token
-        self.usd_per_hour = ready.usdPerHour
-        self.max_usd_per_hour = at_most(config)
-        self.register_outputs({"endpoints": self.endpoints, "usdPerHour": self.usd_per_hour})
 
 
 def _tell_the_price(config: FleetConfig) -> None:
@@ -123,27 +142,9 @@ def _on_bare_port(group: Group) -> bool:
     return on_bare_port(group.cloud, gpu_filter(group.want))
 
 
-def _shown(certificate: WorkerCertificate | None) -> dict[str, Any]:
-    """What a slot on a bare port is given of the certificate."""
-    if certificate is None:
-        return {}
+def _of_all_slots(group: Group, image: pulumi.Output[str] | None) -> dict[str, Any]:
+    """The inputs that the slots of a group have in common."""
     return {
-        "certificate": certificate.certificate,
-        "certificateKey": certificate.key,
-        "certificateFingerprint": certificate.fingerprint,
-    }
-
-
-def _declare(
-    group: Group,
-    index: int,
-    image: pulumi.Output[str] | None,
-    shared: dict[str, Any],
-    opts: pulumi.ResourceOptions,
-) -> tuple[dict[str, Any], Slot]:
-    slot = f"{group.name}-{index}"
-    inputs = {
-        "slot": slot,
         "cloud": group.cloud,
         "preset": group.preset,
         "image": (group.image or image) if group.rented else None,
@@ -151,6 +152,17 @@ def _declare(
         "idleMinutes": group.idle_minutes,
         "leaseHours": group.lease_hours,
     }
-    declared = SLOT_TYPES[group.cloud](slot, {**inputs, **shared}, opts)
-    # Only who measures it needs to know: that it is asked for changes nothing about a machine.
-    return {**inputs, "minRealtime": group.minRealtime}, declared
+
+
+@contextmanager
+def _no_stack_traces() -> Iterator[None]:
+    """Let no resource that is declared carry one: state would keep 2 kB for each, for nothing."""
+    before = getattr(sys, "tracebacklimit", None)
+    sys.tracebacklimit = 1
+    try:
+        yield
+    finally:
+        if before is None:
+            del sys.tracebacklimit
+        else:
+            sys.tracebacklimit = before

@@ -28,23 +28,21 @@ class IdentityProvider(ResourceProvider):
         return DiffResult(changes=False)
 
     def create(self, props: dict[str, Any]) -> CreateResult:
-        """256 random bits, and a fingerprint that may be shown and stored."""
+        """256 random bits; the id is their fingerprint."""
         token = secrets.token_urlsafe(32)
-        fingerprint = _fingerprint(token)
-        return CreateResult(fingerprint, {"token": token, "fingerprint": fingerprint})
+        return CreateResult(fingerprint(token), {"token": token})
 
 
 class Identity(Resource, module="stemfleet", name="Identity"):
-    """Outputs: ``token`` (secret) and ``fingerprint``, which changes with the token."""
+    """Output: ``token`` (secret)."""
 
     token: pulumi.Output[str]
-    fingerprint: pulumi.Output[str]
 
     def __init__(self, name: str, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__(
             IdentityProvider(),
             name,
-            {"token": None, "fingerprint": None},
+            {"token": None},
             pulumi.ResourceOptions.merge(
                 opts, pulumi.ResourceOptions(additional_secret_outputs=["token"])
             ),
@@ -63,24 +61,22 @@ class CertificateProvider(ResourceProvider):
     def create(self, props: dict[str, Any]) -> CreateResult:
         """A new certificate; the key of the authority that has signed it is in no output."""
         made = make_certificate()
-        fingerprint = _fingerprint(made.certificate)
         outs = {"certificate": made.certificate, "key": made.key, "ca": made.ca}
-        return CreateResult(fingerprint, {**outs, "fingerprint": fingerprint})
+        return CreateResult(fingerprint(made.certificate), outs)
 
 
 class WorkerCertificate(Resource, module="stemfleet", name="Certificate"):
-    """Outputs: PEM texts ``ca``, ``certificate`` and ``key`` (secret), and ``fingerprint``."""
+    """Outputs: PEM texts ``ca``, ``certificate`` and ``key`` (secret)."""
 
     ca: pulumi.Output[str]
     certificate: pulumi.Output[str]
     key: pulumi.Output[str]
-    fingerprint: pulumi.Output[str]
 
     def __init__(self, name: str, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__(
             CertificateProvider(),
             name,
-            dict.fromkeys(("ca", "certificate", "key", "fingerprint")),
+            dict.fromkeys(("ca", "certificate", "key")),
             pulumi.ResourceOptions.merge(
                 opts, pulumi.ResourceOptions(additional_secret_outputs=["key"])
             ),
@@ -166,5 +162,6 @@ def make_certificate() -> Certificate:
     )
 
 
-def _fingerprint(text: str) -> str:
+def fingerprint(text: str) -> str:
+    """What may be shown and stored of a token or a certificate, and changes with it."""
     return hashlib.sha256(text.encode()).hexdigest()[:16]

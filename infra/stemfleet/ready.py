@@ -9,45 +9,32 @@ import sys
 from typing import Any
 
 import pulumi
-from pulumi.dynamic import CreateResult, DiffResult, Resource, ResourceProvider, UpdateResult
+from pulumi.dynamic import CreateResult, DiffResult, Resource, UpdateResult
 
 from stemfleet.clouds.registry import find_cloud
 from stemfleet.errors import shown_plainly
+from stemfleet.handover import WorkersProvider, kept
 from stemfleet.slot import gpu_filter, worker_spec
 
-SHARED = (
-    "prefix",
-    "token",
-    "fingerprint",
-    "certificate",
-    "certificateKey",
-    "certificateAuthority",
-    "certificateFingerprint",
-)
-"""Inputs that are the same for all slots."""
 
-
-class ReadyProvider(ResourceProvider):
+class ReadyProvider(WorkersProvider):
     """Waits, on create and whenever a slot has another machine."""
-
-    serialize_as_secret_always = False
 
     def diff(self, _id: str, olds: dict[str, Any], news: dict[str, Any]) -> DiffResult:
         """Another set of machines is to be proven. A longer wait alone is no reason to wait."""
-        keys = ("slots", "fingerprint", "certificateFingerprint")
-        changed = any(olds.get(key) != news.get(key) for key in keys)
+        changed = any(olds.get(key) != news.get(key) for key in ("groups", "slots"))
         return DiffResult(changes=changed)
 
     @shown_plainly
     def create(self, props: dict[str, Any]) -> CreateResult:
         """Wait for all."""
-        return CreateResult("ready", {**props, **_await_all(props, {})})
+        return CreateResult("ready", {**kept(props), **_await_all(self.complete(props), {})})
 
     @shown_plainly
     def update(self, _id: str, olds: dict[str, Any], news: dict[str, Any]) -> UpdateResult:
         """Wait for all again; machines that have proven themselves before are not disturbed."""
         known = {one["instanceId"]: one["realtime"] for one in olds.get("endpoints", ())}
-        return UpdateResult({**news, **_await_all(news, known)})
+        return UpdateResult({**kept(news), **_await_all(self.complete(news), known)})
 
 
 class Ready(Resource, module="stemfleet", name="Ready"):
@@ -63,10 +50,7 @@ class Ready(Resource, module="stemfleet", name="Ready"):
             ReadyProvider(),
             name,
             {**props, "endpoints": None, "usdPerHour": None},
-            pulumi.ResourceOptions.merge(
-                opts,
-                pulumi.ResourceOptions(additional_secret_outputs=["token", "certificateKey"]),
-            ),
+            opts,
         )
 
 
@@ -74,17 +58,13 @@ def _await_all(props: dict[str, Any], known: dict[str, float]) -> dict[str, Any]
     # Imported here: only the resource that waits needs an HTTP client, not every slot.
     from stemfleet.watch import Wanted, Watch
 
-    shared = {key: props[key] for key in SHARED if key in props}
-    wanted = [
-        Wanted(
-            slot["slot"],
-            find_cloud(slot["cloud"]),
-            gpu_filter(slot["want"]),
-            worker_spec({**slot, **shared}),
-            float(slot.get("minRealtime") or 0.0),
-        )
-        for slot in props["slots"]
-    ]
+    wanted = []
+    for slot in (machine["slot"] for machine in props["slots"]):
+        group = props["groups"][slot.rpartition("-")[0]]
+        spec = worker_spec({**props, **group, "slot": slot})
+        least = float(group.get("minRealtime") or 0.0)
+        cloud, want = find_cloud(group["cloud"]), gpu_filter(group["want"])
+        wanted.append(Wanted(slot, cloud, want, spec, least))
     proven = Watch(props["prefix"], wanted, float(props["timeoutSeconds"]), known, _say).run()
     endpoints = [
         {

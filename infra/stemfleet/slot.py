@@ -12,20 +12,15 @@ import re
 from typing import Any
 
 import pulumi
-from pulumi.dynamic import (
-    CreateResult,
-    DiffResult,
-    ReadResult,
-    Resource,
-    ResourceProvider,
-    UpdateResult,
-)
+from pulumi.dynamic import CreateResult, DiffResult, ReadResult, Resource, UpdateResult
 
 from stemfleet.clouds.base import Certificate, GpuFilter, Machine, MachineState, WorkerSpec
 from stemfleet.clouds.label import slot_label
 from stemfleet.clouds.registry import find_cloud, on_bare_port
 from stemfleet.duds import remembered
 from stemfleet.errors import shown_plainly
+from stemfleet.handover import WorkersProvider, kept
+from stemfleet.identity import fingerprint
 
 FIXED = (
     "prefix",
@@ -33,14 +28,11 @@ FIXED = (
     "cloud",
     "preset",
     "image",
-    "fingerprint",
-    "certificateFingerprint",
     "idleMinutes",
     "leaseHours",
 )
 """Inputs of which a change means another machine, as do those of the GPU filter but for what only
-the next machine is chosen by (`stemfleet.clouds.label.NEXT_MACHINE`). A value that is not known yet
-(in a preview) is another value."""
+the next machine is chosen by (`stemfleet.clouds.label.NEXT_MACHINE`), and what is handed over."""
 
 
 def gpu_filter(wire: dict[str, Any]) -> GpuFilter:
@@ -52,39 +44,29 @@ def gpu_filter(wire: dict[str, Any]) -> GpuFilter:
 
 
 def worker_spec(props: dict[str, Any]) -> WorkerSpec:
-    """What shall run in the slot that these inputs describe."""
-    image, want, fingerprint = props.get("image"), gpu_filter(props["want"]), props["fingerprint"]
+    """What shall run in the slot that these inputs, with what is handed over, describe."""
+    image, want, given = props.get("image"), gpu_filter(props["want"]), fingerprint(props["token"])
     limits = {"idle_minutes": props.get("idleMinutes"), "lease_hours": props.get("leaseHours")}
     certificate = None
     if on_bare_port(props["cloud"], want):
         certificate = Certificate(
             props["certificate"], props["certificateKey"], props.get("certificateAuthority", "")
         )
-        fingerprint += props["certificateFingerprint"]
+        given += fingerprint(props["certificate"])
     label = slot_label(
         props["prefix"],
         props["slot"],
         preset=props["preset"],
         image=image,
         want=want,
-        fingerprint=fingerprint,
+        fingerprint=given,
         **limits,
     )
     return WorkerSpec(label, props["preset"], props["token"], image, certificate, **limits)
 
 
-HANDED_OVER = frozenset(("token", "certificate", "certificateKey"))
-"""Inputs that are no outputs: they are long, most are secrets, and state shall hold them once."""
-
-FACTS = ("label", "instanceId", "gpu", "usdPerHour", "region", "failure")
-"""What a slot tells of its machine, beside its inputs."""
-
-
-def _kept(props: dict[str, Any]) -> dict[str, Any]:
-    return {k: v for k, v in props.items() if k not in HANDED_OVER and v is not None}
-
-
 def _facts(machine: Machine) -> dict[str, Any]:
+    """What a slot tells of its machine, beside its inputs."""
     return {
         "label": machine.label,
         "instanceId": machine.id,
@@ -95,10 +77,8 @@ def _facts(machine: Machine) -> dict[str, Any]:
     }
 
 
-class SlotProvider(ResourceProvider):
-    """One slot's machine, through its cloud's adapter. Stateless; called from four threads."""
-
-    serialize_as_secret_always = False
+class SlotProvider(WorkersProvider):
+    """One slot's machine, through its cloud's adapter."""
 
     def diff(self, _id: str, olds: dict[str, Any], news: dict[str, Any]) -> DiffResult:
         """Another label is another machine; so is a price above a cap that was lowered.
@@ -108,9 +88,10 @@ class SlotProvider(ResourceProvider):
         replaces = [key for key in FIXED if olds.get(key) != news.get(key)]
         want = gpu_filter(news["want"])
         cap = want.max_usd_per_hour
-        over_cap = cap is not None and olds.get("usdPerHour", 0) > cap
-        if over_cap or (not replaces and worker_spec(news).label != olds.get("label")):
+        if cap is not None and olds.get("usdPerHour", 0) > cap:
             replaces.append("want")
+        elif not replaces and self._spec(news).label != olds.get("label"):
+            replaces.append("want" if olds.get("want") != news["want"] else "fingerprint")
         if olds.get("failure"):
             replaces.append("failure")
         changes = bool(replaces) or olds.get("want") != news["want"]
@@ -119,10 +100,10 @@ class SlotProvider(ResourceProvider):
     @shown_plainly
     def create(self, props: dict[str, Any]) -> CreateResult:
         """Find or rent, and return at once: from the renting on, nothing here can fail."""
-        spec = worker_spec(props)
+        spec = self._spec(props)
         cloud = props["cloud"]
         machine = find_cloud(cloud).rent(gpu_filter(props["want"]), spec, remembered(cloud))
-        return CreateResult(spec.label, {**_kept(props), **_facts(machine)})
+        return CreateResult(spec.label, {**kept(props), **_facts(machine)})
 
     @shown_plainly
     def read(self, id_: str, props: dict[str, Any]) -> ReadResult:
@@ -139,12 +120,15 @@ class SlotProvider(ResourceProvider):
 
     def update(self, _id: str, olds: dict[str, Any], news: dict[str, Any]) -> UpdateResult:
         """What changes in place holds for the next machine."""
-        return UpdateResult({**_kept(olds), **_kept(news)})
+        return UpdateResult({**kept(olds), **kept(news)})
 
     @shown_plainly
     def delete(self, id_: str, props: dict[str, Any]) -> None:
         """Done when nothing carries the label any more, which may be so already."""
         find_cloud(props["cloud"]).destroy(id_)
+
+    def _spec(self, inputs: dict[str, Any]) -> WorkerSpec:
+        return worker_spec(self.complete(inputs))
 
 
 class Slot(Resource):
@@ -159,12 +143,12 @@ class Slot(Resource):
         super().__init__(
             SlotProvider(),
             name,
-            {**props, **dict.fromkeys(FACTS)},
+            {**props, "label": None, "instanceId": None},
             opts,
         )
 
     @property
-    def facts(self) -> dict[str, pulumi.Output[str]]:
+    def machine(self) -> dict[str, pulumi.Output[str]]:
         """What tells one machine in the slot from the next."""
         return {"label": self.label, "instanceId": self.instanceId}
 

@@ -76,8 +76,8 @@ def test_no_slot_is_put_on_a_machine_that_has_failed(market: VastEmulator) -> No
     remember("vast", "50001")
     props = {
         "prefix": "stemfleet.dev.", "slot": "gpu-0", "cloud": "vast", "preset": "center",
-        "image": "x", "want": {"count": 1.0}, "fingerprint": "f", "token": "t",
-        "certificate": "PEM", "certificateKey": "KEY", "certificateFingerprint": "c",
+        "image": "x", "want": {"count": 1.0}, "token": "t", "certificate": "PEM",
+        "certificateKey": "KEY",
     }  # fmt: skip
     made = SlotProvider().create(props)
     (contract,) = market.ledger.contracts()

@@ -34,7 +34,6 @@ SLOT = {
     "preset": "center",
     "want": {"count": 1, "vramGb": 8},
     "token": "the-stacks-token",
-    "fingerprint": "0a1b",
 }
 
 
@@ -161,11 +160,10 @@ def test_a_slot_as_declared_does_not_change() -> None:
     [
         ({"preset": "htdemucs"}, "preset"),
         ({"image": "ghcr.io/x"}, "image"),
-        ({"fingerprint": "ffff"}, "fingerprint"),
-        ({"fingerprint": UNKNOWN}, "fingerprint"),
+        ({"token": "another"}, "fingerprint"),
+        ({"token": UNKNOWN}, "fingerprint"),
         ({"idleMinutes": 20}, "idleMinutes"),
         ({"leaseHours": 6}, "leaseHours"),
-        ({"certificateFingerprint": "0123"}, "certificateFingerprint"),
         ({"want": {"count": 2, "vramGb": 8}}, "want"),
         ({"want": {"count": 1, "vramGb": 8, "maxUsdPerHour": 0.3}}, "want"),
     ],
@@ -198,9 +196,9 @@ def test_a_token_is_made_once_and_known_by_its_fingerprint() -> None:
     assert first.outs is not None
     assert second.outs is not None
     assert first.outs["token"] != second.outs["token"]
-    assert first.outs["fingerprint"] != second.outs["fingerprint"]
+    assert first.id != second.id
     assert len(first.outs["token"]) >= 43
-    assert first.outs["token"] not in first.outs["fingerprint"]
+    assert first.outs["token"] not in first.id
     assert not IdentityProvider().diff("id", first.outs, {}).changes
 
 
@@ -208,7 +206,7 @@ def test_a_certificate_is_made_once_by_an_authority_that_signs_no_other() -> Non
     first, second = CertificateProvider().create({}), CertificateProvider().create({})
     assert first.outs is not None
     assert second.outs is not None
-    assert first.id == first.outs["fingerprint"] != second.outs["fingerprint"]
+    assert first.id != second.id
     assert not CertificateProvider().diff("id", first.outs, {}).changes
     ca, leaf = (
         x509.load_pem_x509_certificate(first.outs[name].encode()) for name in ("ca", "certificate")
@@ -221,7 +219,7 @@ def test_a_certificate_is_made_once_by_an_authority_that_signs_no_other() -> Non
 
 
 VAST = {**SLOT, "cloud": "vast", "idleMinutes": 15, "leaseHours": 12}
-SHOWN = {"certificate": "PEM", "certificateKey": "KEY", "certificateFingerprint": "c1"}
+SHOWN = {"certificate": "PEM", "certificateKey": "KEY"}
 
 
 def test_a_worker_on_a_bare_port_is_given_the_certificate_and_every_limit() -> None:
@@ -229,7 +227,7 @@ def test_a_worker_on_a_bare_port_is_given_the_certificate_and_every_limit() -> N
     assert spec.certificate == Certificate("PEM", "KEY")
     assert (spec.idle_minutes, spec.lease_hours) == (15.0, 12.0)
     others: list[dict[str, Any]] = [
-        {**SHOWN, "certificateFingerprint": "c2"},
+        {**SHOWN, "certificate": "ANOTHER PEM"},
         {**SHOWN, "leaseHours": 6},
     ]
     labels = {worker_spec({**VAST, **other}).label for other in others}
@@ -243,13 +241,28 @@ def test_a_worker_that_is_reached_otherwise_is_given_none() -> None:
         assert spec.label == worker_spec({**SLOT, "cloud": cloud}).label
 
 
+def test_what_is_handed_over_may_be_configured_once_for_all_slots(server: Stub, root: Path) -> None:
+    given = json_format.ParseDict({"workers:token": SLOT["token"]}, struct_pb2.Struct())
+    server.Configure(pb.ConfigureRequest(args=given))
+    inputs = {key: value for key, value in SLOT.items() if key != "token"}
+    made = server.Create(pb.CreateRequest(properties=struct(SlotProvider(), inputs)))
+    assert made.id == worker_spec(values(struct(SlotProvider(), SLOT))).label
+    told = server.Diff(
+        pb.DiffRequest(id=made.id, olds=made.properties, news=struct(SlotProvider(), inputs))
+    )
+    assert told.changes == pb.DiffResponse.DIFF_NONE
+
+
 def test_waiting_again_is_for_another_machine_and_not_for_a_longer_wait() -> None:
-    slots = [{**SLOT, "instanceId": "0123", "label": "x"}]
-    olds = {"slots": slots, "fingerprint": "0a1b", "timeoutSeconds": 60, "endpoints": []}
-    same = {"slots": slots, "fingerprint": "0a1b", "timeoutSeconds": 90}
+    slots = [{"slot": "dev-0", "instanceId": "0123", "label": "x"}]
+    groups = {"dev": {"cloud": "local", "preset": "center", "want": {}, "minRealtime": 2}}
+    olds = {"groups": groups, "slots": slots, "timeoutSeconds": 60, "endpoints": []}
+    same = {"groups": groups, "slots": slots, "timeoutSeconds": 90}
     assert not diff(ReadyProvider(), olds, same).changes
     for other in ([], [{**slots[0], "instanceId": "4567"}], [*slots, *slots], UNKNOWN):
         assert diff(ReadyProvider(), olds, {**same, "slots": other}).changes
+    faster = {"dev": {**groups["dev"], "minRealtime": 3}}
+    assert diff(ReadyProvider(), olds, {**same, "groups": faster}).changes
 
 
 def test_nothing_of_a_provider_is_kept_in_state_but_its_name() -> None:
