@@ -20,7 +20,7 @@ from stemctl.manifest import SUFFIXES as MANIFESTS
 from stemctl.manifest import read_manifest
 from stemctl.naming import Source, assign_places, printable
 from stemctl.objects import SCHEME, list_objects, object_name
-from stemctl.outputs import RECORD
+from stemctl.outputs import RECORD, check_out
 from stemctl.wishes import Wishes
 
 
@@ -97,12 +97,14 @@ def find_inputs(
     that is the name of a manifest is one. A song that is asked for with several wishes is several.
 
     Raises:
-        InputError: there is no song, and not even an unusable one; or a manifest cannot be used.
+        InputError: there is no song, and not even an unusable one; a manifest cannot be used; or
+            ``out`` is a URL.
     """
+    check_out(out)
     lists = [path for path in map(Path, arguments) if _is_manifest(path)]
     given = [argument for argument in arguments if Path(argument) not in lists]
-    rows = [row for path in (*manifests, *lists) for row in _rows(path, wishes)]
-    rows = [_Row(argument, Path(), wishes, None) for argument in given] + rows
+    rows = [_Row(argument, Path(), wishes, None) for argument in given]
+    rows += _rows((*manifests, *lists), wishes)
     unusable: list[Unusable] = []
     found: dict[str, tuple[_Found, _Row]] = {}
     for row in rows:
@@ -155,10 +157,20 @@ def _is_manifest(path: Path) -> bool:
     return path.suffix.lower() in MANIFESTS and path.is_file()
 
 
-def _rows(path: Path, wishes: Wishes) -> list[_Row]:
-    return [
-        _Row(row.input, path.parent, row.wishes, row.where) for row in read_manifest(path, wishes)
-    ]
+def _rows(manifests: Sequence[Path], wishes: Wishes) -> list[_Row]:
+    rows: list[_Row] = []
+    wrong: list[str] = []
+    for path in manifests:
+        try:
+            rows += [
+                _Row(row.input, path.parent, row.wishes, row.where)
+                for row in read_manifest(path, wishes)
+            ]
+        except InputError as error:
+            wrong.append(str(error))
+    if wrong:
+        raise InputError("\n  ".join(wrong))
+    return rows
 
 
 def _find(row: _Row, out: Path, only: Filter, unusable: list[Unusable]) -> Iterator[_Found]:
@@ -193,7 +205,12 @@ def _glob(pattern: Path, out: Path, only: Filter, unusable: list[Unusable]) -> I
     root = Path(*parts[:first])
     above = root.resolve().name or "root"
     there = False
-    for path in sorted(root.glob(str(Path(*parts[first:])))):
+    try:
+        matches = sorted(root.glob(str(Path(*parts[first:]))))
+    except ValueError as error:
+        unusable.append(Unusable(printable(str(pattern)), f"is no pattern: {error}"))
+        return
+    for path in matches:
         inside = path.relative_to(root).parts[:-1]
         entered = all(only.enters(inside[:i], part) for i, part in enumerate(inside))
         ours = out.resolve() in path.resolve().parents or (path.parent / RECORD).exists()

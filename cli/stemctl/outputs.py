@@ -11,6 +11,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 from pathlib import Path, PurePath
 
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
@@ -54,6 +55,14 @@ class Record(BaseModel):
         if any(PurePath(place).is_absolute() or ".." in PurePath(place).parts for place in places):
             raise ValueError("leads out of the output folder")
         return places
+
+
+def check_out(out: Path) -> None:
+    """Nothing, if it may be a folder; raises `InputError` for what is meant as a URL."""
+    if re.match(r"\w+:/", str(out)):
+        raise InputError(
+            f"--out {out}: stems go to a folder of this machine; from there they can be copied"
+        )
 
 
 def is_done(out: Path, track: Track, *, overwrite: bool) -> bool:

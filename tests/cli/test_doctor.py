@@ -111,7 +111,6 @@ def test_a_lock_that_a_killed_update_has_left_is_told(
     project: Path, home: Path, workers: list[RunningWorker]
 ) -> None:
     put_outputs(project, fleet_outputs(workers[0].url))
-    assert asked(project, "doctor").code == 0
     lock = home / "state" / ".pulumi" / "locks" / "organization" / "stemfleet" / "dev"
     lock.mkdir(parents=True, exist_ok=True)
     (lock / "left.json").write_text("{}")

@@ -118,6 +118,9 @@ def test_an_engine_that_cannot_serve_is_refused_with_the_reason(
 
 
 def test_without_any_engine_the_error_names_the_three_ways(environment: Path) -> None:
+    doctor = stemctl(environment, "doctor")
+    assert doctor.returncode == 1
+    assert "✗ engine: " in doctor.stdout
     answer = stemctl(environment, "engine", "install")
     assert answer.returncode == 2
     assert "https://www.pulumi.com/docs/install" in answer.stderr

@@ -146,6 +146,8 @@ def test_a_pattern_in_quotes_finds_audio_with_its_folders(tmp_path: Path) -> Non
     assert len(places(found(tmp_path / "in" / "**" / "*.flac"))) == 3
     [bad] = found(tmp_path / "in" / "*.mp3").unusable
     assert "matches no audio" in bad.reason
+    [bad] = found(tmp_path / "in" / "**.mp3").unusable
+    assert bad.reason.startswith(("is no pattern", "matches no audio"))
 
 
 def test_one_input_with_two_wishes_is_two_songs_and_with_one_is_one(tmp_path: Path) -> None:

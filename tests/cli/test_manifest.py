@@ -80,6 +80,9 @@ def test_all_rows_that_cannot_be_are_told_with_their_lines(tmp_path: Path) -> No
     assert "has no input" in lines[2]
     assert "must be later" in lines[3]
     assert "4 cells for 3 columns" in lines[4]
+    other = write(tmp_path / "other.jsonl", "[]")
+    with pytest.raises(InputError, match=r"(?s)list\.csv, line 3.*other\.jsonl, line 1"):
+        find_inputs([str(table), str(other)], tmp_path / "out", BASE)
 
 
 @pytest.mark.parametrize(

@@ -95,9 +95,10 @@ def test_who_is_not_believed_is_told_apart(
     file = tmp_path / "ca.pem"
     file.write_text(trusting or "")
     url = f"{scheme}://{port.at}"
-    answer = stemctl("status", "--json", "--endpoint", url, ca=file if trusting else None)
-    assert answer.code == 2
-    assert told in answer.out
+    for command, code in (("status", 2), ("doctor", 1)):
+        answer = stemctl(command, "--json", "--endpoint", url, ca=file if trusting else None)
+        assert answer.code == code
+        assert told in answer.out
 
 
 def test_plain_http_where_https_is_asked_for_is_told(port: Port, ca: Path, tmp_path: Path) -> None:
