@@ -29,6 +29,7 @@ COMMANDS = (
     "demo",
     "run",
     "submit",
+    "runs",
     "endpoints",
     "status",
     "jobs",

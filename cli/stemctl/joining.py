@@ -110,7 +110,8 @@ def _header(first: Layout, size: int) -> bytes:
         if name in (b"JUNK", b"ds64") and length >= 28:
             roomy = True
             told = (whole, size, frames) if long else (0, 0, 0)
-            struct.pack_into("<4s4xQQQ", head, at, b"ds64" if long else b"JUNK", *told)
+            head[at : at + 4] = b"ds64" if long else b"JUNK"
+            struct.pack_into("<QQQ", head, at + 8, *told)
         elif name == b"fact":
             struct.pack_into("<I", head, at + 8, _OPEN if long else frames)
         elif name == b"data":

@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 from tests.cli.driving import stemctl
 
 COMMANDS = [
-    "demo", "run", "submit", "endpoints", "status", "jobs", "logs", "cancel", "offers", "quote",
+    "demo", "run", "submit", "runs", "report", "endpoints", "status", "jobs", "logs", "cancel", "offers", "quote",
     "sweep", "preview-comment", "doctor", "config", "engine",
 ]  # fmt: skip
 HEAVY = [

@@ -15,6 +15,7 @@ import json
 import socket
 import struct
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -30,6 +31,7 @@ from stemserve.schema import JobRequest, JobStatus, part_ranges
 STEMS = ("vocals", "instrumental")
 SEGMENT_S = 300
 HEADER = struct.Struct("<4sI4s 4sIHHIIHH 4sI")
+Answer = Callable[[Request], Awaitable[Response]]
 STARTED = "2026-01-01T00:00:00Z"
 
 
@@ -64,6 +66,7 @@ class Job:
     span: tuple[int, int]
     todo: int
     """Frames that must be computed."""
+    posted: float
     began: float | None = None
     took: float = 0.0
     status: JobStatus = JobStatus.PENDING
@@ -87,8 +90,7 @@ class EmulatedWorker:
         self.jobs: dict[str, Job] = {}
         self.waiting: list[str] = []
         self.running: str | None = None
-        self.woken = asyncio.Event()
-        self.computed_frames: dict[str, int] = {}
+        self.free_at = 0.0
 
     def frames_done(self, job: Job) -> int:
         """Of those to be computed."""
@@ -99,26 +101,25 @@ class EmulatedWorker:
         ran = (time.monotonic() - job.began) * self.speed * self.scale
         return min(int(ran * job.rate), job.todo)
 
-    async def work(self) -> None:
-        """Run jobs, one after another."""
+    def advance(self) -> None:
+        """Let pass what time has passed: jobs begin and end when they should, to the microsecond.
+
+        So a busy machine, on which a process wakes late, makes no worker slower than it is.
+        """
+        now = time.monotonic()
         while True:
-            while not self.waiting:
-                self.woken.clear()
-                await self.woken.wait()
+            if self.running is not None:
+                job = self.jobs[self.running]
+                took = job.todo / job.rate / self.speed / self.scale
+                if job.began is None or job.began + took > now:
+                    return
+                job.status, job.took, self.free_at = JobStatus.COMPLETED, took, job.began + took
+                self.running = None
+            if not self.waiting:
+                return
             self.running = self.waiting.pop(0)
             job = self.jobs[self.running]
-            job.status, job.began = JobStatus.RUNNING, time.monotonic()
-            while job.status is JobStatus.RUNNING and self.frames_done(job) < job.todo:
-                left = (job.todo - self.frames_done(job)) / job.rate / self.speed / self.scale
-                self.woken.clear()
-                try:
-                    await asyncio.wait_for(self.woken.wait(), max(left, 0.001))
-                except TimeoutError:
-                    continue
-            job.took = time.monotonic() - job.began
-            if job.status is JobStatus.RUNNING:
-                job.status = JobStatus.COMPLETED
-            self.running = None
+            job.status, job.began = JobStatus.RUNNING, max(job.posted, self.free_at)
 
     def told(self, name: str) -> dict[str, Any]:
         """The job as the contract has it."""
@@ -236,9 +237,10 @@ class EmulatedWorker:
             grid = SEGMENT_S * rate
             ends = list(range((start // grid + 1) * grid, end, grid))
             todo = end - start - given
-            self.jobs[name] = Job(asked, digest, rate, (start, end), todo, ends=ends)
+            now = time.monotonic()
+            self.jobs[name] = Job(asked, digest, rate, (start, end), todo, now, ends=ends)
             self.waiting.append(name)
-            self.woken.set()
+            self.advance()
         return JSONResponse(
             {"job_id": name, "status": self.jobs[name].status, "message": "Queued."}
         )
@@ -260,8 +262,13 @@ class EmulatedWorker:
             return problem(409, "job-ended")
         if name in self.waiting:
             self.waiting.remove(name)
+        if name == self.running:
+            job.took, self.free_at, self.running = (
+                self.told(name)["elapsed_seconds"],
+                time.monotonic(),
+                None,
+            )
         job.status, job.error_type = JobStatus.FAILED, "cancelled"
-        self.woken.set()
         return JSONResponse(self.told(name))
 
     async def delete(self, request: Request) -> Response:
@@ -329,27 +336,34 @@ class EmulatedWorker:
                 self.jobs[self.running].began = now - (now - began) * self.speed / asked["speed"]
             self.speed = asked["speed"]
         self.garbage = asked.get("garbage", self.garbage)
-        self.woken.set()
         return JSONResponse({})
 
     def app(self) -> Starlette:
         """The application."""
+
+        def route(path: str, answer: Answer, *methods: str) -> Route:
+            async def advanced(request: Request) -> Response:
+                self.advance()
+                return await answer(request)
+
+            return Route(path, advanced, methods=methods or ["GET"])
+
         return Starlette(
             routes=[
-                Route("/health", self.health),
-                Route("/ready", self.ready),
-                Route("/lease", self.lease, methods=["POST"]),
-                Route("/status", self.status),
-                Route("/inputs/{sha256}", self.get_input),
-                Route("/inputs/{sha256}", self.put_input, methods=["PUT"]),
-                Route("/job", self.post, methods=["POST"]),
-                Route("/job/{name}", self.get_job),
-                Route("/job/{name}", self.delete, methods=["DELETE"]),
-                Route("/job/{name}/cancel", self.cancel, methods=["POST"]),
-                Route("/job/{name}/segments", self.segments),
-                Route("/job/{name}/segments/{index:int}/{stem}", self.segment),
-                Route("/result/{name}", self.result),
-                Route("/control", self.control, methods=["POST"]),
+                route("/health", self.health),
+                route("/ready", self.ready),
+                route("/lease", self.lease, "POST"),
+                route("/status", self.status),
+                route("/inputs/{sha256}", self.get_input),
+                route("/inputs/{sha256}", self.put_input, "PUT"),
+                route("/job", self.post, "POST"),
+                route("/job/{name}", self.get_job),
+                route("/job/{name}", self.delete, "DELETE"),
+                route("/job/{name}/cancel", self.cancel, "POST"),
+                route("/job/{name}/segments", self.segments),
+                route("/job/{name}/segments/{index:int}/{stem}", self.segment),
+                route("/result/{name}", self.result),
+                route("/control", self.control, "POST"),
             ]
         )
 
@@ -363,12 +377,10 @@ def problem(status: int, kind: str) -> Response:
 async def serve(speed: float, scale: float) -> None:
     """Serve on a free port, which is printed."""
     worker = EmulatedWorker(speed, scale)
-    working = asyncio.create_task(worker.work())
     with socket.create_server(("127.0.0.1", 0)) as listening:
         print(listening.getsockname()[1], flush=True)
         config = uvicorn.Config(worker.app(), log_level="warning", access_log=False, ws="none")
         await uvicorn.Server(config).serve([listening])
-    working.cancel()
 
 
 def main() -> None:
