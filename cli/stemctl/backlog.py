@@ -7,7 +7,7 @@ waits at another worker, it takes the rear of a long track, or it races one that
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import anyio
 
@@ -26,8 +26,14 @@ class Backlog:
     when no live one is left that has not been tried.
     """
 
-    def __init__(self, crew: Crew, errands: Iterable[Errand]) -> None:
+    def __init__(
+        self,
+        crew: Crew,
+        errands: Iterable[Errand],
+        affords: Callable[[Member, Errand], bool] = lambda _member, _errand: True,
+    ) -> None:
         self._crew = crew
+        self._affords = affords
         self.waiting = list(errands)
         self.trips: list[Trip] = []
         """Those on their way."""
@@ -89,7 +95,7 @@ class Backlog:
 
     def _may(self, member: Member, errand: Errand) -> bool:
         able = self._crew.able(errand.track)
-        if member not in able:
+        if member not in able or not self._affords(member, errand):
             return False
         return member.slot not in errand.tried or {m.slot for m in able} <= set(errand.tried)
 

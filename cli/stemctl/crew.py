@@ -20,6 +20,8 @@ from stemctl.track import Track
 STAGES = ("reading", "uploading", "waiting", "computing", "downloading")
 """Of a trip, in their order. From ``waiting`` on the worker has the track."""
 BEGUN = ("computing", "downloading")
+LOOKS_EVERY_S = 1.0
+"""A job is looked at so often; until then it goes on as it did."""
 SHOWS = 0.02
 """From this part of a job on its speed shows."""
 
@@ -96,6 +98,8 @@ class Member:
     aside: str | None = None
     """Why it gets no more tracks."""
     may_return: bool = False
+    gone: bool = False
+    """It is not in the fleet any more, and costs nothing."""
     speed: float | None = None
     """Seconds of sound a second, as its jobs have shown of late."""
 
@@ -131,6 +135,8 @@ class Trip:
     """When the stage began."""
     moved: float = field(default_factory=time.monotonic)
     """When it last got further."""
+    seen: float = field(default_factory=time.monotonic)
+    """When it was last looked at."""
     job_id: str | None = None
     """Its job, while the worker may have it."""
     took: float = 0.0
@@ -166,7 +172,7 @@ class Trip:
 
     def at(self, stage: str, fraction: float) -> None:
         """It is at a stage; ``fraction`` of that is done."""
-        now = time.monotonic()
+        now = self.seen = time.monotonic()
         if stage != self.stage:
             self.stage, self.since, self.moved = stage, now, now
         elif fraction != self.fraction:
@@ -209,6 +215,8 @@ class Trip:
     def seconds_left(self) -> float:
         """Of the sound that it is to bring, what is not computed yet."""
         left = self.asked * (1 - self.fraction)
+        if self.stage == "computing" and self.speed:
+            left -= min(time.monotonic() - self.seen, LOOKS_EVERY_S) * self.speed
         long = self.errand.long
         if long is not None and (claim := long.claims.get(self)):
             end = (self.span or long.whole).end

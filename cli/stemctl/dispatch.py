@@ -16,6 +16,7 @@ import anyio
 from anyio.abc import TaskGroup
 
 from stemctl.backlog import Backlog
+from stemctl.budget import Purse
 from stemctl.carry import CannotKeepError, Carrier
 from stemctl.crew import BEGUN, Crew, Errand, Member, Trip
 from stemctl.errors import InputError, WorkerError
@@ -41,12 +42,19 @@ GOODBYE_S = 10.0
 class Dispatch:
     """One run. `run` returns when every track has ended, or the run was stopped."""
 
-    def __init__(self, staging: Staging, watcher: Watcher, errands: Sequence[Errand]) -> None:
+    def __init__(
+        self,
+        staging: Staging,
+        watcher: Watcher,
+        errands: Sequence[Errand],
+        budget: float | None = None,
+    ) -> None:
         self._watcher = watcher
         self._staging = staging
         self._errands = errands
         self._crew = Crew()
-        self._backlog = Backlog(self._crew, errands)
+        self.purse = Purse(self._crew, budget)
+        self._backlog = Backlog(self._crew, errands, self.purse.affords)
         self._carrier = Carrier(staging, self._backlog, watcher)
         self._scope = anyio.CancelScope()
         self._serving: TaskGroup | None = None
@@ -71,15 +79,24 @@ class Dispatch:
                 self._byes.cancel_scope.deadline = anyio.current_time() + GOODBYE_S
             renewing.cancel_scope.cancel()
         stopped = self._scope.cancel_called or self._backlog.closed
-        reason = None if stopped else "no worker was left to try it"
+        reason = None if stopped else self._why_left()
         rest = [errand.track for errand in self._errands if not errand.ended]
         self.report.outcomes += left(rest, reason)
         for outcome in self.report.outcomes[-len(rest) :] if rest else ():
             self._watcher.ended(outcome)
         return self.report
 
+    def _why_left(self) -> str:
+        if self.purse.budget is None or not self.purse.refused:
+            return "no worker was left to try it"
+        return (
+            f"it would have passed the budget of ${self.purse.budget:.2f}: the same command does "
+            "it, with a budget of its own"
+        )
+
     def join(self, member: Member) -> None:
         """A worker that gets tracks from now on; before `run` or while it runs."""
+        self.purse.spent()
         self._crew.members.append(member)
         self._watcher.joined(member.worker.endpoint)
         if self._serving is not None:
@@ -95,6 +112,8 @@ class Dispatch:
 
     async def let_go(self, member: Member, reason: str) -> None:
         """A worker that gets no more tracks, and may finish what it has begun."""
+        self.purse.spent()
+        member.gone = True
         if member.aside is None:
             member.aside = reason
             self._watcher.aside(member.slot, reason)

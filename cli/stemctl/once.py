@@ -27,10 +27,13 @@ from stemctl.stack import Fleet
 from stemctl.steps import Step
 
 DESTROY_TRIES = 3
+ENDING_S = 60.0
+"""How long the machines are paid for after the last track."""
 PATIENCE_S = 5.0
 """How long an engine that was told to stop goes on waiting for workers, until it is told again."""
 
-Separate = Callable[[Order, Fleet], Report]
+Separate = Callable[[Order, Fleet, float | None], Report]
+"""The run itself, and what it may cost."""
 
 
 @dataclass
@@ -90,7 +93,10 @@ def carry_out(stack: Ephemeral, separate: Separate) -> Ended:
             ended.starting = False
             usd_per_hour = fleet.usd_per_hour
             if not ended.interrupted:
-                ended.report = separate(stack.order, fleet)
+                paid_s = time.monotonic() - began + ENDING_S
+                ended.report = separate(
+                    stack.order, fleet, _left(stack.order.budget, usd_per_hour * paid_s / 3600)
+                )
         except StemctlError as error:
             ended.error = error
         ended.starting = False
@@ -127,7 +133,11 @@ def end(stack: Ephemeral) -> None:
                 break
 
 
-def separated(order: Order, fleet: Fleet) -> Report:
+def _left(budget: float | None, spent: float) -> float | None:
+    return None if budget is None else max(0.0, budget - spent)
+
+
+def separated(order: Order, fleet: Fleet, budget: float | None) -> Report:
     """The run itself, as `stemctl submit` does it."""
     from stemctl.inputs import find_inputs
     from stemctl.run import Asked, run
@@ -136,7 +146,7 @@ def separated(order: Order, fleet: Fleet) -> Report:
     inputs = [text if "://" in text else str(order.folder / text) for text in order.inputs]
     out = order.folder / order.out
     found = find_inputs(inputs, out, read_wishes(order.said, Wishes()))
-    return anyio.run(run, found, fleet, Asked(out=out))
+    return anyio.run(run, found, fleet, Asked(out=out, budget=budget))
 
 
 def end_all(orders: Iterable[Order]) -> list[str]:

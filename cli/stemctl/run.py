@@ -12,6 +12,7 @@ from pathlib import Path
 import anyio
 from anyio import to_thread
 
+from stemctl.budget import estimate
 from stemctl.client import Worker
 from stemctl.crew import Errand, Member
 from stemctl.dispatch import Dispatch
@@ -20,7 +21,7 @@ from stemctl.events import Events
 from stemctl.headers import song_lengths
 from stemctl.history import command_line
 from stemctl.inputs import Inputs
-from stemctl.ledger import Ledger, LedgerError
+from stemctl.ledger import Estimate, Ledger, LedgerError
 from stemctl.lookout import Look, Newcomers, look_out
 from stemctl.outputs import is_done
 from stemctl.plan import Plan, make_plan
@@ -28,6 +29,7 @@ from stemctl.probe import Probe, probe_fleet
 from stemctl.progress import shown
 from stemctl.report import End, Outcome, Report
 from stemctl.signals import heed_signals
+from stemctl.speeds import kind_of_work, learn
 from stemctl.stack import Fleet
 from stemctl.staging import Staging
 from stemctl.track import Track
@@ -45,6 +47,8 @@ class Asked:
     overwrite: bool = False
     granted: bool = False
     """Refuse presets whose weights carry no grant."""
+    budget: float | None = None
+    """What the workers may cost in all, in USD, as long as the run lasts."""
 
 
 async def run(
@@ -78,15 +82,22 @@ async def run(
             watcher = Watchers(watchers)
             if events is not None:
                 watchers.append(events)
-            ledger = _open_ledger(staging, plan, watcher)
+            members = [
+                Member(
+                    await stack.enter_async_context(Worker(endpoint, fleet.token)),
+                    plan.serves[endpoint.slot],
+                    speed=endpoint.realtime,
+                )
+                for endpoint in fleet.endpoints
+                if plan.serves.get(endpoint.slot)
+            ]
+            ledger = _open_ledger(staging, plan, watcher, estimate(errands, members), asked.budget)
             if ledger is not None:
                 watchers.append(stack.enter_context(ledger))
             _tell(watcher, plan, aside, before)
-            dispatch = Dispatch(staging, watcher, errands)
-            for endpoint in fleet.endpoints:
-                if serves := plan.serves.get(endpoint.slot):
-                    worker = await stack.enter_async_context(Worker(endpoint, fleet.token))
-                    dispatch.join(Member(worker, serves, speed=endpoint.realtime))
+            dispatch = Dispatch(staging, watcher, errands, asked.budget)
+            for member in members:
+                dispatch.join(member)
             newcomers = Newcomers(
                 presets={track.wanted.preset for track in plan.tracks},
                 granted=asked.granted,
@@ -105,6 +116,7 @@ async def run(
                     "the same command goes on with them"
                 )
             watcher.finished(report)
+            await to_thread.run_sync(_learn, plan.tracks, dispatch)
     if ledger is not None and ledger.trouble:
         print(f"stemctl: {ledger.trouble}", file=sys.stderr)
     return report
@@ -159,9 +171,28 @@ def _tell(
         watcher.ended(outcome)
 
 
-def _open_ledger(staging: Staging, plan: Plan, watcher: Watcher) -> Ledger | None:
+def _learn(tracks: Sequence[Track], dispatch: Dispatch) -> None:
+    """Keep how fast the workers were, for later quotes."""
+    gpus = {member.slot: member.worker.endpoint.gpu for member in dispatch.members}
+    kinds = {t.place: kind_of_work(t.wanted.preset, t.wanted.stems) for t in tracks}
+    learn(
+        (gpus[one.worker], kinds[one.place], one.length, one.seconds)
+        for one in dispatch.report.outcomes
+        if one.end is End.DONE and one.worker in gpus and one.place and one.length and one.seconds
+    )
+
+
+def _open_ledger(
+    staging: Staging,
+    plan: Plan,
+    watcher: Watcher,
+    expected: Estimate | None,
+    budget: float | None,
+) -> Ledger | None:
     try:
-        return Ledger(staging.out, staging.folder.name, command_line(), plan.tracks)
+        return Ledger(
+            *(staging.out, staging.folder.name, command_line(), plan.tracks, expected, budget)
+        )
     except LedgerError as error:
         watcher.said(f"this run is not written down: {error}")
         return None

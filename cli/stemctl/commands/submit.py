@@ -18,7 +18,13 @@ from stemctl.complete import (
     some_of,
 )
 from stemctl.configured import ConfiguredCommand
-from stemctl.options import EndpointOption, JsonOption, ProjectOption, StackOption
+from stemctl.options import (
+    BudgetOption,
+    EndpointOption,
+    JsonOption,
+    ProjectOption,
+    StackOption,
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -132,6 +138,7 @@ def submit(
             help="Refuse presets whose weights carry no grant.",
         ),
     ] = "any",
+    budget: BudgetOption = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace what is there from other requests.")
     ] = False,
@@ -192,7 +199,7 @@ def submit(
         },
         Wishes(),
     )
-    asked = Asked(out=out, overwrite=overwrite, granted=only_granted(licence))
+    asked = Asked(out=out, overwrite=overwrite, granted=only_granted(licence), budget=budget)
     found = find_inputs(
         read_list(inputs or (), null=null),
         out,
