@@ -32,6 +32,7 @@ COMMANDS = (
     "runs",
     "endpoints",
     "status",
+    "top",
     "jobs",
     "logs",
     "cancel",

@@ -19,8 +19,8 @@ from typer.testing import CliRunner
 from tests.cli.driving import stemctl
 
 COMMANDS = [
-    "demo", "run", "submit", "runs", "report", "endpoints", "status", "jobs", "logs", "cancel", "offers", "quote",
-    "sweep", "preview-comment", "doctor", "config", "engine",
+    "demo", "run", "submit", "runs", "report", "endpoints", "status", "top", "jobs", "logs",
+    "cancel", "offers", "quote", "sweep", "preview-comment", "doctor", "config", "engine",
 ]  # fmt: skip
 HEAVY = [
     "rich", "httpx", "pydantic", "anyio", "stamina", "numpy", "pulumi", "stemserve", "stemfleet",

@@ -51,7 +51,7 @@ def member(usd_per_hour: float, speed: float | None = None) -> Member:
 
 
 def errand(seconds: float) -> Errand:
-    return Errand(Track("song", "song", ("vocals.wav",), WANTED), seconds)
+    return Errand(Track("song", "song", WANTED, ("vocals.wav",)), seconds)
 
 
 def test_a_track_is_given_out_only_if_it_ends_while_there_is_money(clock: Clock) -> None:
