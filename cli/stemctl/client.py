@@ -47,6 +47,8 @@ RETRY_FOR_S = 30.0
 """No short call is begun again after that; a transfer that breaks is, however long it took."""
 LONGEST_PAUSE_S = 30.0
 CHUNK = 1 << 20
+DAMAGED_TRIES = 2
+"""A worker whose bytes are not what it has announced is asked for them once more."""
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
@@ -216,7 +218,10 @@ class Worker:
     async def _fetch(
         self, path: str, params: dict[str, str], place: Path, moved: Moved, file: ResultFile | None
     ) -> None:
+        damaged = 0
+
         async def get() -> httpx.Response:
+            nonlocal damaged
             async with self._http.stream("GET", path, params=params) as response:
                 if not response.is_success:
                     await response.aread()
@@ -229,15 +234,16 @@ class Worker:
                         size += len(piece)
                         moved(size)
                 if file is not None and (size, digest.hexdigest()) != (file.size, file.sha256):
+                    damaged += 1
+                    if damaged == DAMAGED_TRIES:
+                        raise BadResultError(
+                            f"worker {self.slot}: {place.name} arrived damaged each time: "
+                            "submit it again"
+                        )
                     raise _GarbledError
             return response
 
-        try:
-            response = await self._retry(get, within=None)
-        except _GarbledError:
-            raise BadResultError(
-                f"worker {self.slot}: {place.name} arrived damaged each time: submit it again"
-            ) from None
+        response = await self._retry(get, within=None)
         if not response.is_success:
             raise self._refusal(response)
 

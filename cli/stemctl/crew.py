@@ -163,6 +163,12 @@ class Trip:
         return self.member.slot
 
     @property
+    def brings(self) -> Span | None:
+        """What of a long track it is to bring; what was given to others since is not in it."""
+        long = self.errand.long
+        return self.span if long is None else long.claims.get(self, self.span)
+
+    @property
     def seconds(self) -> float:
         """How much sound it is about."""
         long = self.errand.long

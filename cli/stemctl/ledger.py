@@ -271,7 +271,7 @@ class Ledger:
     def over(self, trip: Trip, error: str | None) -> None:
         """A trip has ended."""
         self._stages.pop(trip.number, None)
-        span = trip.span or (None, None)
+        span = trip.brings or (None, None)
         self._put(
             "UPDATE trips SET ended = ?, bore = ?, seconds = ?, usd = ?, sent = ?, got = ?,"
             " error = ?, start_frame = ?, end_frame = ? WHERE run = ? AND trip = ?",

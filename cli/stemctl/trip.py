@@ -12,7 +12,7 @@ from anyio import to_thread
 from stemserve.schema import Job, JobRequest, JobStatus, ResultFile, StemFormat
 
 from stemctl.client import BadResultError, RefusedError
-from stemctl.crew import SHOWS, Trip
+from stemctl.crew import LOOKS_EVERY_S, SHOWS, Trip
 from stemctl.errors import InputError, WorkerError
 from stemctl.failures import JobFailedError
 from stemctl.joining import NoWavError, layout
@@ -22,7 +22,6 @@ from stemctl.track import Track
 from stemctl.watch import Watcher
 
 FIRST_POLL_S = 0.1
-SLOWEST_POLL_S = 1.0
 STALLED_AFTER_S = 3600.0
 """A job that has not got any further for so long is given up."""
 
@@ -145,9 +144,9 @@ async def computed(trip: Trip, job_id: str, watcher: Watcher, follow: Follow) ->
         if time.monotonic() - trip.moved > STALLED_AFTER_S:
             raise WorkerError(f"worker {worker.slot}: no progress for {STALLED_AFTER_S:.0f} s")
         if not waits and trip.fraction > SHOWS and trip.speed:
-            pause = min(max(trip.asked * (1 - trip.fraction) / trip.speed, 0.05), SLOWEST_POLL_S)
+            pause = min(max(trip.seconds_left / trip.speed, 0.05), LOOKS_EVERY_S)
         else:
-            pause = min(pause * 1.5, SLOWEST_POLL_S)
+            pause = min(pause * 1.5, LOOKS_EVERY_S)
         await anyio.sleep(pause)
 
 
