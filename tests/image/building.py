@@ -39,18 +39,28 @@ class Builder:
     """buildah, with a store of its own under ``place``."""
 
     def __init__(self, place: Path) -> None:
-        self.place = place
-        self._environment = {**os.environ, "BUILDAH_ISOLATION": "chroot", "TMPDIR": str(place)}
         place.mkdir(parents=True, exist_ok=True)
-        if "STORAGE_DRIVER" not in os.environ:
-            known = Path("/proc/filesystems").read_text(encoding="utf-8").split()
-            self._environment["STORAGE_DRIVER"] = "overlay" if "overlay" in known else "vfs"
+        known = Path("/proc/filesystems").read_text(encoding="utf-8").split()
+        driver = os.environ.get("STORAGE_DRIVER", "overlay" if "overlay" in known else "vfs")
+        configuration = place / "storage.conf"
+        configuration.write_text(
+            f'[storage]\ndriver = "{driver}"\n'
+            f'graphroot = "{place / "root"}"\nrunroot = "{place / "run"}"\n'
+        )
+        self.place = place
+        self.environment = {
+            "BUILDAH_ISOLATION": "chroot",
+            "CONTAINERS_STORAGE_CONF": str(configuration),
+            "STORAGE_DRIVER": driver,
+            "TMPDIR": str(place),
+        }
+        """What a buildah that works on this store is given."""
 
     def __call__(self, *words: str) -> str:
         """What a buildah command prints."""
         done = subprocess.run(
-            ["buildah", "--root", self.place / "root", "--runroot", self.place / "run", *words],
-            env=self._environment,
+            ["buildah", *words],
+            env=os.environ | self.environment,
             capture_output=True,
             text=True,
             timeout=_SECONDS,

@@ -106,8 +106,9 @@ def test_it_separates_a_song(
         lines.append(f"{ready:8.1f} s   to /ready, its networks loaded")
         with worker.client() as client:
             assert client.get("/status").json()["default_preset"] == "ensemble"
-            job_id = post(client, song)
-            assert ended(client, job_id)["status"] == "completed", worker.log.read_text()
+            job_id = post(client, song, all_stems=True)
+            job = ended(client, job_id)
+            assert job["status"] == "completed", client.get(f"/job/{job_id}/logs").text
             parts = []
             for stem in ("vocals", "drums", "bass", "other"):
                 path = tmp_path / f"{stem}.wav"
