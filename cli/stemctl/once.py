@@ -23,6 +23,7 @@ import psutil
 from stemctl.ephemeral import Ephemeral, Order, again
 from stemctl.errors import StackError, StemctlError
 from stemctl.report import Report
+from stemctl.speeds import learn_boot
 from stemctl.stack import Fleet
 from stemctl.steps import Step
 
@@ -84,14 +85,14 @@ def carry_out(stack: Ephemeral, separate: Separate) -> Ended:
     """Do what the stack's order says, and end its machines, unless they are to be kept."""
     ended = Ended(stack.order.stack, stack.folder)
     began = time.monotonic()
-    usd_per_hour = 0.0
+    usd_per_hour = boot_s = 0.0
     with _interrupts(ended):
         try:
             ended.starting = True
             with Step("Renting and starting the workers", "some minutes") as step:
                 fleet = stack.up(step.tell)
             ended.starting = False
-            usd_per_hour = fleet.usd_per_hour
+            usd_per_hour, boot_s = fleet.usd_per_hour, step.seconds
             if not ended.interrupted:
                 paid_s = time.monotonic() - began + ENDING_S
                 ended.report = separate(
@@ -106,8 +107,10 @@ def carry_out(stack: Ephemeral, separate: Separate) -> Ended:
             ended.kept = True
         else:
             try:
-                end(stack)
+                ending_s = end(stack)
                 ended.proven = True
+                for cloud in stack.order.clouds if boot_s else ():
+                    learn_boot(cloud, boot_s + ending_s)
             except StemctlError as error:
                 ended.leak = str(error)
     ended.seconds = time.monotonic() - began
@@ -115,8 +118,10 @@ def carry_out(stack: Ephemeral, separate: Separate) -> Ended:
     return ended
 
 
-def end(stack: Ephemeral) -> None:
-    """End a run's machines, and prove it. Ctrl-C does not keep it from being tried again.
+def end(stack: Ephemeral) -> float:
+    """End a run's machines, and prove it; the seconds that it took.
+
+    Ctrl-C does not keep it from being tried again.
 
     Raises:
         StackError: the engine has failed every time.
@@ -131,6 +136,7 @@ def end(stack: Ephemeral) -> None:
                     raise
             else:
                 break
+    return step.seconds
 
 
 def _left(budget: float | None, spent: float) -> float | None:

@@ -17,10 +17,7 @@ from stemfleet.clouds.base import Offer
 
 from stemctl.errors import InputError
 from stemctl.headers import Length
-from stemctl.speeds import speed_of
-
-BOOT_HOURS = 5 / 60
-"""From renting to the first song: an image is fetched, and the worker proves itself."""
+from stemctl.speeds import boot_seconds, speed_of
 
 SHARE_S = 300.0
 """Of audio at least for each machine: more machines would only boot."""
@@ -70,7 +67,7 @@ def make_plan(
     """The plan with one machine for each of these prices, in USD per hour."""
     speed = speed_of(gpu, preset, stems)
     count, usd_per_hour = len(prices), sum(prices)
-    hours = BOOT_HOURS + todo.seconds / 3600 / (speed.realtime * count)
+    hours = boot_seconds(cloud) / 3600 + todo.seconds / 3600 / (speed.realtime * count)
     return Plan(
         cloud=cloud,
         gpu=gpu,

@@ -1,8 +1,9 @@
-"""How fast a GPU separates with a preset: as measured in earlier runs, else as expected.
+"""How fast machines separate and how long they take to boot: as measured before, or expected.
 
-What was measured is kept for the user, over all projects, as seconds of audio and seconds of work
-by GPU and kind of work. What is expected is a product: the speed of `htdemucs` on an RTX 3090, the
-GPU's part of that (`stemfleet.clouds.offers`), and the preset's cost in times of `htdemucs`.
+What was measured is kept for the user, over all projects: seconds of audio and seconds of work by
+GPU and kind of work, and the boots by cloud. What is expected is a product: the speed of
+`htdemucs` on an RTX 3090, the GPU's part of that (`stemfleet.clouds.offers`), and the preset's cost
+in times of `htdemucs`.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import platformdirs
-from pydantic import BaseModel, RootModel, ValidationError
+from pydantic import BaseModel, ValidationError
 from stemfleet.clouds.offers import expected_speed, normal
 
 HTDEMUCS_REALTIME = 50.0
@@ -36,6 +37,9 @@ tells the same of itself, but for a quote there is none."""
 
 HERE, HERE_REALTIME = "this machine", 2.0
 """The name of what a worker of this machine runs on, and its speed of `htdemucs` on two cores."""
+
+BOOT_S = 300.0
+"""Until any was measured: an image is fetched, and the worker proves itself."""
 
 LEAST_COST = 0.05
 """Of a preset that costs next to nothing (`center`): decoding and encoding remain."""
@@ -60,8 +64,11 @@ class _Sum(BaseModel):
     work_s: float = 0.0
 
 
-class _Kept(RootModel[dict[str, dict[str, _Sum]]]):
+class _Kept(BaseModel):
+    speeds: dict[str, dict[str, _Sum]] = {}
     """By kind of work, then by GPU."""
+    boot_s: dict[str, float] = {}
+    """By cloud."""
 
 
 def kind_of_work(preset: str, stems: Iterable[str]) -> str:
@@ -72,7 +79,7 @@ def kind_of_work(preset: str, stems: Iterable[str]) -> str:
 def speed_of(gpu: str, preset: str, stems: Iterable[str] = ()) -> Speed:
     """Of a machine with such a GPU; no ``stems``: all that the preset has."""
     kind = kind_of_work(preset, stems)
-    kept = _read().root.get(kind, {}).get(normal(gpu))
+    kept = _read().speeds.get(kind, {}).get(normal(gpu))
     if kept and kept.audio_s >= ENOUGH_S and kept.work_s > 0:
         return Speed(kept.audio_s / kept.work_s, True)
     whole, two = COSTS.get(preset, (LEAST_COST, LEAST_COST))
@@ -90,13 +97,30 @@ def learn(measured: Iterable[tuple[str, str, float, float]]) -> None:
     for gpu, kind, audio_s, work_s in measured:
         if not gpu or audio_s <= 0 or work_s <= 0:
             continue
-        total = kept.root.setdefault(kind, {}).setdefault(normal(gpu), _Sum())
+        total = kept.speeds.setdefault(kind, {}).setdefault(normal(gpu), _Sum())
         total.audio_s += audio_s
         total.work_s += work_s
         if total.audio_s > REMEMBERED_S:
             share = REMEMBERED_S / total.audio_s
             total.audio_s *= share
             total.work_s *= share
+    _write(kept)
+
+
+def boot_seconds(cloud: str) -> float:
+    """For how long a run's machines are paid for beside its work: they boot, prove themselves, and
+    are ended."""
+    return _read().boot_s.get(cloud, BOOT_S)
+
+
+def learn_boot(cloud: str, seconds: float) -> None:
+    """A run's machines took so long; the later ones count more."""
+    kept = _read()
+    kept.boot_s[cloud] = (kept.boot_s.get(cloud, seconds) + seconds) / 2
+    _write(kept)
+
+
+def _write(kept: _Kept) -> None:
     path = _place()
     beside = path.with_name(f"{path.name}.{os.getpid()}")
     try:
@@ -115,4 +139,4 @@ def _read() -> _Kept:
     try:
         return _Kept.model_validate_json(_place().read_bytes())
     except (OSError, ValidationError):
-        return _Kept({})
+        return _Kept()

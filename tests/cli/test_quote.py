@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from stemctl import speeds
 from stemctl.errors import InputError
 from stemctl.headers import song_length
-from stemctl.quote import BOOT_HOURS, Work, choose, make_plans, until, worthwhile
+from stemctl.quote import Work, choose, make_plans, until, worthwhile
 from stemfleet.clouds.base import Offer
 from stemserve.separation.presets import PRESETS
 
@@ -22,6 +22,7 @@ from tests.cli.driving import stemctl, write_song
 from tests.clouds.runpod import RunpodEmulator
 from tests.clouds.vast import VastEmulator
 
+BOOT_HOURS = speeds.BOOT_S / 3600
 SAMPLE = Path(__file__).parents[1] / "sample" / "song.flac"
 
 
@@ -85,6 +86,9 @@ def test_what_was_measured_is_believed_and_kept_for_the_next_quote() -> None:
     assert measured.measured
     assert measured.realtime == pytest.approx(12.0)
     assert not speeds.speed_of("RTX 4090", "ensemble").measured, "other work"
+    speeds.learn_boot("vast", 100.0)
+    speeds.learn_boot("vast", 200.0)
+    assert (speeds.boot_seconds("vast"), speeds.boot_seconds("runpod")) == (150.0, speeds.BOOT_S)
     (platformdirs.user_data_path("stemfleet") / "speeds.json").write_text("{not json")
     assert speeds.speed_of("RTX 4090", "ensemble", ("vocals",)) == expected
 

@@ -84,6 +84,7 @@ def run(
     from stemctl.console import print_json
     from stemctl.ephemeral import again, begin, left_behind
     from stemctl.errors import InputError
+    from stemctl.inputs import read_list
     from stemctl.order import make_order
 
     if destroy:
@@ -108,7 +109,7 @@ def run(
         opened = again(left[-1])
     else:
         order = make_order(
-            inputs or (),
+            read_list(inputs or (), null=False),
             out,
             {"preset": preset, "stems": stems, "format": stem_format},
             clouds=cloud,
