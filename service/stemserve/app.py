@@ -10,12 +10,13 @@ from pydantic import SecretStr
 
 from stemserve.auth import BearerAuth, LocalOnly
 from stemserve.browsers import NoSniffing
+from stemserve.calls import WatchCalls
 from stemserve.errors import RequestError
 from stemserve.lease import CountTransfers, Lease
 from stemserve.limits import RequestLimit
 from stemserve.openapi import DESCRIPTION, TAGS, WHO_IS_SERVED, complete
 from stemserve.problems import declared, handle_problems
-from stemserve.routes import events, inputs, jobs, page, results, segments, worker
+from stemserve.routes import events, inputs, jobs, metrics, page, results, segments, worker
 from stemserve.settings import split_tokens
 
 
@@ -40,7 +41,7 @@ def create_app(token: SecretStr | None, lease: Lease | None = None) -> FastAPI:
     app.include_router(worker.open_router)
     asked = HTTPBearer(auto_error=False, description=WHO_IS_SERVED)
     guarded = [] if token is None else [Security(asked)]
-    for module in (worker, inputs, jobs, events, segments, results):
+    for module in (worker, metrics, inputs, jobs, events, segments, results):
         app.include_router(module.router, dependencies=guarded, responses=declared(RequestError))
     app.add_middleware(RequestLimit)
     if lease is not None:
@@ -50,5 +51,6 @@ def create_app(token: SecretStr | None, lease: Lease | None = None) -> FastAPI:
     else:
         app.add_middleware(BearerAuth, tokens=split_tokens(token))
     app.add_middleware(NoSniffing)
+    app.add_middleware(WatchCalls)
     app.openapi = complete(app.openapi, guarded=token is not None)  # type: ignore[method-assign]
     return app

@@ -76,6 +76,11 @@ class Changes:
         self._limit = limit
         self._followed: dict[str, _Followed] = {}
 
+    @property
+    def count(self) -> int:
+        """How many follow; may be asked from any thread."""
+        return sum(followed.followers for followed in list(self._followed.values()))
+
     def tell(self, job: StoredJob) -> None:
         """The job has changed."""
         followed = self._followed.get(job.job_id)
@@ -92,7 +97,7 @@ class Changes:
 
     def check_room(self) -> None:
         """Raise `TooManyListenersError` if nobody more may follow."""
-        if sum(followed.followers for followed in self._followed.values()) >= self._limit:
+        if self.count >= self._limit:
             raise TooManyListenersError(
                 f"{self._limit} callers follow jobs already; ask GET /job/{{id}} now and then."
             )

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from stemserve.files import write_whole
 from stemserve.jobs import StoredJob
+from stemserve.logs import without_secrets
 from stemserve.schema import JobState, JobStatus, Progress
 from stemserve.task import PARTIAL
 
@@ -52,12 +53,12 @@ class JobFiles:
         write_whole(self.folder / PROGRESS, progress.model_dump_json(indent=2).encode())
 
     def log(self, line: str) -> None:
-        """Append a line with its time to demucs.log."""
+        """Append a line with its time to demucs.log, without what is secret in URLs."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with self._log.open("ab") as file:
             if file.tell() < LOG_LIMIT:
                 now = datetime.now(UTC).isoformat(timespec="seconds")
-                file.write(f"{now} {line}\n".encode(errors="backslashreplace"))
+                file.write(f"{now} {without_secrets(line)}\n".encode(errors="backslashreplace"))
 
     def read_log(self, offset: int, limit: int = 2**20) -> tuple[str, int]:
         """The log from a byte offset on, at most ``limit`` bytes, and the offset to go on from."""

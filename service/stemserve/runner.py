@@ -21,13 +21,15 @@ from stemserve.files import full_disk_told, lock
 from stemserve.inputs import Inputs
 from stemserve.jobfiles import JobFiles
 from stemserve.jobs import StoredJob
+from stemserve.logs import about
 from stemserve.marks import Marks
+from stemserve.metrics import Metrics
 from stemserve.process import ATTEMPTS, SeparationProcess
-from stemserve.schema import JobStatus, Preset
+from stemserve.schema import Gpu, JobStatus, Preset
 from stemserve.settings import Settings
 from stemserve.shared import SharedResults
 from stemserve.store import Store
-from stemserve.task import Advanced, Committed, Failed, Finished, Logged, SeparationTask
+from stemserve.task import Advanced, Committed, Failed, Finished, Logged, SeparationTask, Started
 
 _PAUSE_S = 1.0
 _LONGEST_PAUSE_S = 30.0
@@ -54,10 +56,14 @@ class Runner:
         """Which segments of the jobs are on the disk."""
         self.changes = Changes()
         """Who follows jobs."""
+        self.metrics = Metrics()
         self.shared = SharedResults(store, self.files)
         self._woken = anyio.Event()
         self._current: _Current | None = None
         self._draining = False
+        self.started = Started(device="", presets=[])
+        """What the separation process said last when it came up."""
+        self.gpu: Gpu | None = None
         self.device = "starting"
         self.presets: list[Preset] = []
         """As the separation process last told them; empty until it was up once."""
@@ -117,6 +123,8 @@ class Runner:
             self._settings, group, self._chatter, lock_fd, preload=preset
         )
         group.start_soon(self._wake_at_end, process)
+        self.started = process.started
+        self.gpu = process.started.gpu
         self.device = process.started.device
         self.presets = process.started.presets
         self.unready = None
@@ -164,7 +172,7 @@ class Runner:
     async def _run_job(self, process: SeparationProcess, job: StoredJob) -> None:
         current = self._current = _Current(job.job_id)
         try:
-            with current.scope:
+            with current.scope, about(job.job_id):
                 await self._separate(process, job)
             if current.scope.cancelled_caught:
                 await self._abandon(process, job)
@@ -244,7 +252,9 @@ class Runner:
     async def _note(self, job: StoredJob, event: object) -> bool:
         """Write an event down; True if it is the job's last."""
         match event:
-            case Advanced(tasks=tasks, details=details, duration_seconds=length):
+            case Advanced(tasks=tasks, details=details, duration_seconds=length, vram_used=vram):
+                if self.gpu is not None and vram is not None:
+                    self.gpu = self.gpu.model_copy(update={"vram_used": vram})
                 with suppress(DiskFullError):  # the separation will meet it too, and clean up
                     await run_sync(self._store.advance, job.job_id, tasks, details, length)
                 await self.show(job.job_id)
@@ -283,10 +293,11 @@ class Runner:
         await self.show(job.job_id)
 
     async def show(self, job_id: str) -> None:
-        """Bring progress.txt up to date, and tell who follows the job."""
+        """Bring progress.txt up to date, and tell whoever is to know of the job's state."""
         with suppress(NoSuchJobError):
             job = await run_sync(self._store.get, job_id)
             self.changes.tell(job)
+            self.metrics.see(job)
             try:
                 await run_sync(self.files(job_id).show, job)
             except (OSError, DiskFullError) as error:

@@ -351,7 +351,8 @@ class Details(Contract):
     eta_seconds: float | None = Field(
         None,
         ge=0,
-        description="How long the separation will take yet, by what it has done; null: not known",
+        exclude_if=lambda seconds: seconds is None,  # the template's clients know the rest
+        description="How long the separation will take yet, by what it has done; where it is known",
     )
 
 
@@ -506,6 +507,24 @@ class Preset(Contract):
     cost_vocals: float | None = Field(None, description="The same for vocals and instrumental")
 
 
+class Gpu(Contract):
+    """The GPU that the networks run on."""
+
+    name: str
+    vram_total: int = Field(ge=0, description="Bytes")
+    vram_used: int = Field(ge=0, description="Bytes, by whatever runs there; as last told")
+
+
+class WeightsHere(Contract):
+    """A file of weights that is on the worker's disk."""
+
+    file: str = Field(description="The name that the weights were published under")
+    sha256: str | None = Field(
+        pattern=r"^[0-9a-f]{8}$",
+        description="The first 8 digits; null: it has not been read since it came",
+    )
+
+
 class Status(Contract):
     """Answer of ``GET /status``."""
 
@@ -524,6 +543,9 @@ class Status(Contract):
     lease_ends_at: datetime | None = Field(
         None, description="When the worker ends its machine, unless a job gets further till then"
     )
+    gpu: Gpu | None = Field(None, description="null: there is none")
+    weights: list[WeightsHere] = Field([], description="Which are on the disk")
+    versions: dict[str, str] = Field({}, description="Of what the worker is made of, by name")
 
 
 class Lease(Contract):

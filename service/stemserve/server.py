@@ -23,6 +23,7 @@ from stemserve.inputs import Inputs
 from stemserve.lease import Lease, doing
 from stemserve.machine import end_machine, find_machine
 from stemserve.retention import Retention
+from stemserve.routes.metrics import present
 from stemserve.routes.parts import Parts, attach
 from stemserve.runner import Runner
 from stemserve.settings import ENV_PREFIX, Settings
@@ -124,6 +125,7 @@ def _check_open_to(host: str, settings: Settings) -> None:
 async def _serve(parts: Parts, listening: socket.socket, context: ssl.SSLContext | None) -> None:
     app = create_app(parts.settings.token, parts.lease)
     attach(app, parts)
+    parts.runner.metrics.add(partial(present, parts))
     server = _Server(
         uvicorn.Config(
             app,

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import Self
 
@@ -41,6 +42,13 @@ def split_tokens(text: SecretStr) -> list[str]:
     return [token for token in re.split(r"[,\s]+", text.get_secret_value()) if token]
 
 
+class LogFormat(StrEnum):
+    """How the worker's log is written."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
 class Settings(BaseSettings):
     """A worker's settings. Sizes are in bytes, times in seconds."""
 
@@ -57,6 +65,9 @@ class Settings(BaseSettings):
         None,
         description="What callers must send as bearer token; needed beyond loopback. Of several,"
         " with commas or spaces between them, each is good: so one is replaced without a pause",
+    )
+    log: LogFormat = Field(
+        LogFormat.TEXT, description="Lines for people, or one JSON object on each: json"
     )
     tls_cert: str | None = Field(
         None, description="A certificate as PEM text, to serve HTTPS with; needs tls_key"
@@ -163,6 +174,11 @@ class Settings(BaseSettings):
         if token is not None and not split_tokens(token):
             raise ValueError("there is no token in it")
         return token
+
+    def secrets(self) -> list[str]:
+        """What must not be seen anywhere."""
+        tokens = [] if self.token is None else split_tokens(self.token)
+        return tokens if self.tls_key is None else [*tokens, self.tls_key.get_secret_value()]
 
     @classmethod
     def load(cls, **flags: object) -> Self:

@@ -15,12 +15,14 @@ from stemserve.schema import (
     BitDepth,
     Clip,
     Details,
+    Gpu,
     Preset,
     Range,
     ResultFile,
     Segments,
     StemFormat,
     Tasks,
+    WeightsHere,
 )
 
 PRELOAD_VARIABLE = "STEMSERVE_PRELOAD"
@@ -93,6 +95,9 @@ class Started(BaseModel):
     kind: Literal["started"] = "started"
     device: str
     presets: list[Preset]
+    gpu: Gpu | None = None
+    weights: list[WeightsHere] = []
+    versions: dict[str, str] = {}
 
 
 class Advanced(BaseModel):
@@ -102,6 +107,8 @@ class Advanced(BaseModel):
     tasks: Tasks
     details: Details
     duration_seconds: float | None = None
+    vram_used: int | None = None
+    """Bytes of the GPU's memory in use; None: none is used here."""
 
 
 class Committed(BaseModel):

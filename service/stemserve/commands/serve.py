@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import Annotated
 
@@ -32,20 +31,19 @@ def serve(
     ] = None,
 ) -> None:
     """Serve on one port. Every setting is also a STEMSERVE_… variable; secrets only are that."""
+    from stemserve.logs import configure
     from stemserve.server import serve
     from stemserve.settings import Settings
 
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)  # it logs whole URLs, secrets and all
-    serve(
-        Settings.load(
-            host=host,
-            port=port,
-            socket_fd=socket_fd,
-            data_dir=data_dir,
-            label=label,
-            preset=preset,
-            queue_limit=queue_limit,
-            licence=licence,
-        )
+    settings = Settings.load(
+        host=host,
+        port=port,
+        socket_fd=socket_fd,
+        data_dir=data_dir,
+        label=label,
+        preset=preset,
+        queue_limit=queue_limit,
+        licence=licence,
     )
+    configure(settings.log, settings.secrets())
+    serve(settings)

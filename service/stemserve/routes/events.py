@@ -8,13 +8,29 @@ from anyio.to_thread import run_sync
 from fastapi import APIRouter, Header
 from fastapi.responses import Response, StreamingResponse
 
-from stemserve.changes import state_id
+from stemserve.changes import EVENT, state_id
 from stemserve.errors import NoSuchJobError, TooManyListenersError
 from stemserve.problems import declared
 from stemserve.routes.parts import Worker
-from stemserve.schema import JobId, JobStatus
+from stemserve.schema import Job, JobId, JobStatus
 
 router = APIRouter(tags=["jobs"])
+
+_EVENT = {
+    "type": "object",
+    "required": ["event", "id", "data"],
+    "properties": {
+        "event": {"const": EVENT},
+        "id": {"type": "string"},
+        "data": {
+            "type": "string",
+            "contentMediaType": "application/json",
+            "contentSchema": {"$ref": f"#/components/schemas/{Job.__name__}"},
+        },
+        "retry": {"type": "integer"},
+    },
+}
+"""As OpenAPI describes events: by their fields."""
 
 
 @router.get(
@@ -27,7 +43,7 @@ router = APIRouter(tags=["jobs"])
             "id stands for a state of the job: whoever sends the last one that he has as "
             "`Last-Event-ID`, also after a restart of the worker, gets the state now unless it is "
             "still that one. Comments keep the connection alive",
-            "content": {"text/event-stream": {"schema": {"type": "string"}}},
+            "content": {"text/event-stream": {"schema": _EVENT}},
         },
         204: {"description": "The last event told that the job was over: there will be no more"},
         **declared(NoSuchJobError, TooManyListenersError),

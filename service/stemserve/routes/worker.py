@@ -54,6 +54,9 @@ def status(worker: Worker) -> Status:
         presets=worker.runner.presets,
         idle_seconds=worker.lease.idle_seconds(doing(worker.store)),
         lease_ends_at=worker.lease.ends_at(),
+        gpu=worker.runner.gpu,
+        weights=worker.runner.started.weights,
+        versions=worker.runner.started.versions,
     )
 
 

@@ -5,9 +5,13 @@ from __future__ import annotations
 import importlib.util
 import shutil
 import subprocess
+import sys
+
+from stemserve.schema import Gpu
 
 CPU = "cpu"
 _NVIDIA_SECONDS = 10
+_MIB = 2**20
 
 
 _LOST = ("CUDA error", "CUDNN_STATUS", "CUBLAS_STATUS", "CUFFT", "cuFFT error")
@@ -24,18 +28,33 @@ def is_device_lost(error: Exception) -> bool:
 
 def device_name() -> str:
     """The first GPU's name and memory where torch could use one, else ``cpu``."""
+    found = gpu()
+    return CPU if found is None else f"{found.name}, {found.vram_total // _MIB} MiB"
+
+
+def gpu() -> Gpu | None:
+    """The first GPU where torch could use one."""
     query = shutil.which("nvidia-smi")
     if query is None or importlib.util.find_spec("torch") is None:
-        return CPU
+        return None
     try:
         answer = subprocess.run(
-            [query, "--query-gpu=name,memory.total", "--format=csv,noheader"],
+            [query, "--query-gpu=name,memory.total,memory.used", "--format=csv,noheader,nounits"],
             capture_output=True,
             text=True,
             timeout=_NVIDIA_SECONDS,
             check=True,
         )
-    except (OSError, subprocess.SubprocessError):
-        return CPU
-    lines = answer.stdout.strip().splitlines()
-    return lines[0].strip() if lines else CPU
+        name, total, used = answer.stdout.strip().splitlines()[0].rsplit(",", 2)
+        return Gpu(name=name.strip(), vram_total=int(total) * _MIB, vram_used=int(used) * _MIB)
+    except (OSError, subprocess.SubprocessError, ValueError, IndexError):
+        return None
+
+
+def vram_used() -> int | None:
+    """Bytes of memory in use on the GPU that torch uses; None when it uses none."""
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_initialized():
+        return None
+    free, total = torch.cuda.mem_get_info()
+    return int(total - free)

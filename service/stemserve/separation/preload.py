@@ -9,11 +9,15 @@ import logging
 import sys
 import time
 import traceback
+from collections.abc import Iterator
 
 from stemserve.errors import StemserveError
-from stemserve.separation.device import CPU, device_name
-from stemserve.separation.presets import described, find_preset
+from stemserve.schema import WeightsHere
+from stemserve.separation.device import CPU, device_name, gpu
+from stemserve.separation.presets import PRESETS, described, find_preset
+from stemserve.separation.versions import versions, versions_beside
 from stemserve.task import Started
+from stemserve.weights import records
 
 _log = logging.getLogger(__name__)
 
@@ -21,13 +25,27 @@ _log = logging.getLogger(__name__)
 def started(preload: str | None) -> Started:
     """The process's first event, once the preset ``preload`` is loaded, or is told not to be."""
     device, presets = device_name(), described()
-    if preload is None:
-        return Started(device=device, presets=presets)
-    _log.info("no GPU is seen here" if device == CPU else f"GPU: {device}")
-    for at, preset in enumerate(presets):
-        if preset.name == preload and preset.available and (fault := _fault(preload, device)):
-            presets[at] = preset.model_copy(update={"available": False, "lacks": fault})
-    return Started(device=device, presets=presets)
+    if preload is not None:
+        _log.info("no GPU is seen here" if device == CPU else f"GPU: {device}")
+        for at, preset in enumerate(presets):
+            if preset.name == preload and preset.available and (fault := _fault(preload, device)):
+                presets[at] = preset.model_copy(update={"available": False, "lacks": fault})
+    return Started(
+        device=device,
+        presets=presets,
+        gpu=gpu(),  # now, with what the preset has taken of it
+        weights=list(_weights()),
+        versions=versions() | versions_beside(),
+    )
+
+
+def _weights() -> Iterator[WeightsHere]:
+    """What is on the disk of all presets' weights."""
+    for file in dict.fromkeys(file for recipe in PRESETS.values() for file in recipe.weights):
+        path = file.find()
+        if path is not None:
+            digest = records.recorded(path)
+            yield WeightsHere(file=file.published, sha256=digest and digest[:8])
 
 
 def _fault(name: str, device: str) -> str | None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from time import monotonic
 
 from stemserve.schema import Details, Tasks, TaskState
+from stemserve.separation.device import vram_used
 from stemserve.task import Advanced, Event
 
 _REPORT_SECONDS = 0.25
@@ -103,4 +104,11 @@ class Progress:
     def _send(self, details: Details) -> None:
         self._reported = monotonic()
         seconds = self.expected / self.rate if self.expected else None
-        self.emit(Advanced(tasks=Tasks(**self.states), details=details, duration_seconds=seconds))
+        self.emit(
+            Advanced(
+                tasks=Tasks(**self.states),
+                details=details,
+                duration_seconds=seconds,
+                vram_used=vram_used(),
+            )
+        )

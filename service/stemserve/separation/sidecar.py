@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import platform
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 
 from pydantic import BaseModel, ConfigDict
 
@@ -12,9 +11,8 @@ from stemserve.schema import BitDepth, Clip, Range, Sha256, StemFormat
 from stemserve.separation.device import device_name
 from stemserve.separation.recipes import Recipe
 from stemserve.separation.separators import how_it_runs
+from stemserve.separation.versions import versions
 from stemserve.weights import records
-
-_PACKAGES = ("stemfleet", "av", "demucs", "numpy", "onnx", "onnxruntime", "scipy", "soxr", "torch")
 
 
 class Input(BaseModel):
@@ -108,7 +106,7 @@ def maker(recipe: Recipe) -> Maker:
             )
             for file in recipe.weights
         ),
-        versions={name: found for name in _PACKAGES if (found := _version(name))},
+        versions=versions(),
         device=device_name(),
         networks_run=how_it_runs(recipe),
         machine=f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
@@ -118,10 +116,3 @@ def maker(recipe: Recipe) -> Maker:
 def now() -> datetime:
     """The time of the file, to the second."""
     return datetime.now(UTC).replace(microsecond=0)
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
