@@ -20,6 +20,8 @@ def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPat
             monkeypatch.delenv(name)
     for name in ("VAST_API_KEY", "VASTAI_API_KEY", "VAST_URL", "RUNPOD_API_KEY"):
         monkeypatch.delenv(name, raising=False)
+    # pulumi-command is installed for its own tests: no engine need fetch its provider.
+    monkeypatch.setenv("PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION", "true")
     # The engine takes the home from the user database, not from HOME.
     state = path / "state"
     state.mkdir()

@@ -135,7 +135,8 @@ def _built_image(config: FleetConfig, opts: pulumi.ResourceOptions) -> pulumi.Ou
         return None
     from stemfleet.image import build_image  # needs what a plain fleet does not
 
-    return build_image(config.image, Path.cwd().parent, opts)
+    checkout = Path.cwd().parent  # the engine starts the program where it lies
+    return build_image(config.image, checkout, opts)
 
 
 def _on_bare_port(group: Group) -> bool:

@@ -43,7 +43,6 @@ def builders(project: Project, tmp_path: Path) -> Builders:
     for name in (".dockerignore", "LICENSE", "pyproject.toml", "uv.lock"):
         shutil.copy(REPOSITORY / name, project.folder)
     project.environment["PATH"] = os.pathsep.join([str(place), project.environment["PATH"]])
-    project.environment["PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION"] = "true"
     return Builders(place)
 
 

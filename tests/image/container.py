@@ -40,10 +40,14 @@ class Container:
     configuration: Mapping[str, Any]
     given: Mapping[str, str] = field(default_factory=dict)
     """Environment variables beside, or in place of, the image's."""
+    other_user: int | None = None
+    """The number of a user that the image does not know; None: the image's own runs it."""
 
     @property
     def user(self) -> tuple[int, int]:
-        """The numbers of the image's user and group."""
+        """The numbers of the user and group that run it."""
+        if self.other_user is not None:
+            return self.other_user, 0
         lines = (self.root / "etc/passwd").read_text(encoding="utf-8").splitlines()
         rows = [line.split(":") for line in lines]
         return next((int(r[2]), int(r[3])) for r in rows if r[0] == self.configuration["User"])

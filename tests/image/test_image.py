@@ -181,8 +181,8 @@ def test_the_containers_command_separates_a_file(
     data = tmp_path / "data"
     data.mkdir()
     (data / "song.wav").write_bytes(song)
-    given = {"STEMSERVE_PRESET": "htdemucs"}
-    container = Container(root, data, builder.configuration(image), given)
+    given = {"STEMSERVE_PRESET": "htdemucs", "HOME": "/"}
+    container = Container(root, data, builder.configuration(image), given, other_user=4242)
     ran = container.run("demucs-separate", "--input", "song.wav", "--output", "out")
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert {"vocals.wav", "instrumental.mp3", "progress.txt"} <= {
