@@ -118,6 +118,8 @@ class LongTrack:
     def _take(self, span: Span) -> None:
         place = self.folder / f"{span.start}-{span.end}"
         files = {stem: place / f"{stem}.wav" for stem in self.about.stems}
+        if not self.parts and span.end < self.about.end_frame and span.start % span.frames == 0:
+            self.grid = span.frames  # a whole segment, such as they are at these workers
         self.parts.append(Part(span, files))
         self.parts.sort(key=lambda part: part.span)
 

@@ -146,10 +146,6 @@ class Follower:
 
     async def _fetch(self, told: Segments, *, over: bool) -> None:
         trip, long = self._trip, _long(self._trip)
-        if told.segments and told.segments[0].end_frame < told.end_frame:
-            first = told.segments[0]
-            if first.index == 0 and first.start_frame % long.grid == 0:
-                long.grid = first.end_frame - first.start_frame
         if over and long.claims[trip].end == long.whole.end:
             await to_thread.run_sync(long.settle_end, told.end_frame)
             long.claims[trip] = Span(long.claims[trip].start, told.end_frame)

@@ -12,7 +12,7 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import httpx
@@ -28,6 +28,7 @@ from tests.cli.driving import (
     stemctl,
     tree,
 )
+from tests.cli.running import finish, submitting
 from tests.service.worker import STAND_IN, RunningWorker, eventually, running_worker
 
 Fleet = list[RunningWorker]
@@ -54,29 +55,6 @@ def songs(folder: Path, count: int, order: str = "hold") -> Path:
     for number in range(count):
         (folder / f"song {number}.wav").write_text(f"{order} {number}")
     return folder
-
-
-@contextmanager
-def running(*arguments: object) -> Iterator[subprocess.Popen[str]]:
-    """stemctl in the background; ended with the block if it has not by itself."""
-    with subprocess.Popen(
-        [STEMCTL, *map(str, arguments)],
-        env=environment(),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
-
-
-def finish(process: subprocess.Popen[str]) -> Answer:
-    out, err = process.communicate(timeout=60)
-    assert "Traceback" not in err, err
-    return Answer(process.returncode, out, err)
 
 
 def jobs(worker: RunningWorker, status: str | None = None) -> list[str]:
@@ -117,7 +95,7 @@ def urls(workers: Fleet) -> list[str]:
 
 def test_a_worker_killed_in_mid_job_loses_nothing(tmp_path: Path, out: Path, fleet: Fleet) -> None:
     folder = songs(tmp_path / "in", 4)
-    with running("submit", folder, "--out", out, *urls(fleet), "--json") as process:
+    with submitting(["submit", folder, "--out", out, *urls(fleet), "--json"]) as process:
         for worker in fleet:
             eventually(lambda worker=worker: jobs(worker, "running"))  # type: ignore[misc]
         fleet[0].kill()
@@ -133,7 +111,7 @@ def test_the_last_worker_killed_ends_the_run_and_says_what_is_left(
     tmp_path: Path, out: Path, fleet: Fleet
 ) -> None:
     folder = songs(tmp_path / "in", 3)
-    with running("submit", folder, "--out", out, *urls(fleet[:1]), "--json") as process:
+    with submitting(["submit", folder, "--out", out, *urls(fleet[:1]), "--json"]) as process:
         eventually(lambda: jobs(fleet[0], "running"))
         fleet[0].kill()
         answer = finish(process)
@@ -147,7 +125,7 @@ def test_a_worker_that_restarts_goes_on_with_the_job(tmp_path: Path, out: Path) 
     with running_worker(tmp_path / "w", TOKEN, separation_command=STAND_IN) as first:
         first.wait_ready()
         port = first.url.rpartition(":")[2]
-        with running("submit", folder, "--out", out, *urls([first]), "--json") as process:
+        with submitting(["submit", folder, "--out", out, *urls([first]), "--json"]) as process:
             eventually(lambda: jobs(first, "running"))
             first.kill()
             settings = {
@@ -172,7 +150,7 @@ def test_ctrl_c_once_lets_running_tracks_end_and_begins_no_others(
 ) -> None:
     folder = songs(tmp_path / "in", 5)
     command = ["submit", folder, "--out", out, *urls(fleet), "--json"]
-    with running(*command) as process:
+    with submitting(command) as process:
         for worker in fleet:
             eventually(lambda worker=worker: jobs(worker, "running") and jobs(worker, "pending"))  # type: ignore[misc]
         process.send_signal(signal.SIGINT)
@@ -192,7 +170,7 @@ def test_a_stopped_run_leaves_nothing_behind_and_the_same_command_does_the_rest(
 ) -> None:
     folder = songs(tmp_path / "in", 5)
     command = ["submit", folder, "--out", out, *urls(fleet), "--json"]
-    with running(*command) as process:
+    with submitting(command) as process:
         for worker in fleet:
             eventually(lambda worker=worker: jobs(worker, "running"))  # type: ignore[misc]
         (first,) = jobs(fleet[0], "running")
@@ -217,7 +195,7 @@ def test_a_stopped_run_leaves_nothing_behind_and_the_same_command_does_the_rest(
         assert not jobs(worker, "running")
         assert not jobs(worker, "pending")
 
-    with running(*command) as process:
+    with submitting(command) as process:
         answer = let_go_until_done(process, fleet)
     assert answer.code == 0, answer.err
     tracks = [track["end"] for track in answer.json["tracks"]]
@@ -231,12 +209,12 @@ def test_a_run_killed_with_9_leaves_what_the_next_one_clears_away(
 ) -> None:
     folder = songs(tmp_path / "in", 2)
     command = ["submit", folder, "--out", out, *urls(fleet), "--json"]
-    with running(*command) as process:
+    with submitting(command) as process:
         eventually(lambda: jobs(fleet[0], "running"))
         process.kill()
         process.wait()
     assert any(path.name.startswith(".") for path in out.iterdir())
-    with running(*command) as process:
+    with submitting(command) as process:
         answer = let_go_until_done(process, fleet)
     assert answer.code == 0, answer.err
     assert len(tree(out)) == 4
@@ -271,9 +249,9 @@ def test_a_full_queue_is_waited_for(tmp_path: Path, out: Path) -> None:
     with one as worker:
         worker.wait_ready()
         hold = ["submit", held, "--out", tmp_path / "other", *urls([worker])]
-        with running(*hold) as first:
+        with submitting(hold) as first:
             eventually(lambda: jobs(worker, "running") and jobs(worker, "pending"))
-            with running("submit", folder, "--out", out, *urls([worker]), "--json") as second:
+            with submitting(["submit", folder, "--out", out, *urls([worker]), "--json"]) as second:
                 sent = hashlib.sha256((folder / "song 0.wav").read_bytes()).hexdigest()
                 with worker.client() as client:
                     eventually(lambda: client.get(f"/inputs/{sent}").is_success)

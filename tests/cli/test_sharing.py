@@ -5,16 +5,14 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from tests.cli.driving import LEDGER, STEMCTL, Answer, endpoints, stemctl, tree
+from tests.cli.driving import LEDGER, endpoints, stemctl, tree
+from tests.cli.running import finish, submitting
 from tests.service.worker import eventually
 from tests.workers.fleet import Emulated, emulated_workers, expected, write_input
 
@@ -54,28 +52,6 @@ def reported(out: Path, run: int | None = None) -> dict[str, Any]:
     return answer.json
 
 
-@contextmanager
-def submitting(words: list[object]) -> Iterator[subprocess.Popen[str]]:
-    process = subprocess.Popen(
-        [STEMCTL, *map(str, words)],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.communicate()
-
-
-def finish(process: subprocess.Popen[str]) -> Answer:
-    out, err = process.communicate(timeout=90)
-    assert "Traceback" not in err, err
-    return Answer(process.returncode, out, err)
-
-
 def slot(worker: Emulated) -> str:
     return worker.url.removeprefix("http://")
 
@@ -105,7 +81,7 @@ def test_a_long_track_is_shared_and_equal_to_what_one_worker_makes(
 def test_a_worker_killed_in_mid_track_loses_a_segment_at_most(tmp_path: Path, out: Path) -> None:
     songs = Songs(tmp_path / "in", long=2 * HOUR)
     with emulated_workers([4, 1], SCALE) as workers, submitting(
-        command(songs, out, workers)
+        command(songs, out, workers), None
     ) as process:  # fmt: skip
         eventually(lambda: len(parts_home(out)) > 3)
         workers[0].process.kill()
@@ -143,7 +119,7 @@ def test_a_worker_with_bad_results_is_set_aside_and_none_of_them_gets_through(
 def test_the_last_track_of_a_worker_that_hangs_is_raced(tmp_path: Path, out: Path) -> None:
     songs = Songs(tmp_path / "in", a=300, b=200, c=100)
     with emulated_workers([1, 4], SCALE / 5) as workers, submitting(
-        command(songs, out, workers)
+        command(songs, out, workers), None
     ) as process:  # fmt: skip
         url = f"{workers[0].url}/status"
         eventually(lambda: httpx.get(url, trust_env=False).json()["active_jobs"])
@@ -157,7 +133,7 @@ def test_the_last_track_of_a_worker_that_hangs_is_raced(tmp_path: Path, out: Pat
 def test_a_run_killed_with_9_is_told_truly_and_the_next_goes_on(tmp_path: Path, out: Path) -> None:
     songs = Songs(tmp_path / "in", long=2 * HOUR, short=60)
     with emulated_workers([2, 2], SCALE / 2) as workers:
-        with submitting(command(songs, out, workers)) as process:
+        with submitting(command(songs, out, workers), None) as process:
             eventually(lambda: len(parts_home(out)) > 3)
             process.kill()
             process.wait()

@@ -1,0 +1,143 @@
+"""Real workers that share a long track, and a run that is killed: as if nothing had happened.
+
+The workers' segments are short here, and each takes its time, so that there is a middle in which
+to kill something.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.cli.driving import RATE, TOKEN, endpoints, stemctl, tree, write_song
+from tests.cli.running import finish, submitting
+from tests.service.sounds import tones, write_audio, write_video
+from tests.service.worker import RunningWorker, eventually, running_worker
+
+SEGMENT_S = 4
+SLOW = f"""
+import time
+from stemserve.separation import perform
+from stemserve.separation.__main__ import main
+from stemserve.separation.segments import Segments
+
+def commit(self, *arguments, **more):
+    time.sleep(0.25)
+    committed(self, *arguments, **more)
+
+committed, Segments.commit = Segments.commit, commit
+perform.SEGMENT_SECONDS = {SEGMENT_S}
+main()
+"""
+SEPARATION = (sys.executable, "-c", SLOW)
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[RunningWorker]]:
+    """Two workers."""
+    folder = tmp_path_factory.mktemp("workers")
+    with ExitStack() as running:
+        both = [
+            running.enter_context(
+                running_worker(folder / name, TOKEN, separation_command=SEPARATION)
+            )
+            for name in ("one", "two")
+        ]
+        for worker in both:
+            worker.wait_ready()
+        yield both
+
+
+def bad_inputs(folder: Path) -> dict[str, str]:
+    """What people send; by name, how it must end."""
+    sound = tones(2 * RATE)
+    good = write_song(folder / "good.wav", 2)
+    (folder / "empty.wav").touch()
+    (folder / "text.mp3").write_text("no sound in here\n" * 50)
+    (folder / "cut.wav").write_bytes(good.read_bytes()[:30])
+    (folder / "short.wav").write_bytes(good.read_bytes()[:-RATE])
+    nan = sound.copy()
+    nan[1000:1010] = np.nan
+    write_audio(folder / "nan.wav", nan, RATE, "pcm_f32le", sample_format="flt")
+    write_audio(folder / "damaged.m4a", sound, RATE, "aac", sample_format="fltp")
+    content = bytearray((folder / "damaged.m4a").read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 800] = np.random.default_rng(0).bytes(800)
+    (folder / "damaged.m4a").write_bytes(content)
+    write_video(folder / "clip.mp4", tones(48_000, 2, 48000), 48000)
+    write_video(folder / "mute.mp4", None)
+    failing = {"empty.wav", "text.mp3", "cut.wav", "short.wav", "mute.mp4"}
+    return {path.name: "failed" if path.name in failing else "done" for path in folder.iterdir()}
+
+
+def parts_home(out: Path) -> list[Path]:
+    return list(out.glob(".stemctl-*/parts/*/[0-9]*-*"))
+
+
+def urls(*workers: RunningWorker) -> list[str]:
+    return endpoints(*(worker.url for worker in workers))
+
+
+def test_a_killed_run_over_two_workers_comes_to_what_one_worker_makes(
+    tmp_path: Path, pair: list[RunningWorker]
+) -> None:
+    ends = bad_inputs(tmp_path / "in")
+    write_song(tmp_path / "in" / "long.wav", 30 * SEGMENT_S + 1.5)
+    ends["long.wav"] = "done"
+    words = ["submit", tmp_path / "in", "--bit-depth", "16", "--json"]
+    alone = stemctl(*words, "--out", tmp_path / "alone", *urls(pair[0]))
+    assert {Path(t["name"]).name: t["end"] for t in alone.json["tracks"]} == ends
+
+    out = tmp_path / "out"
+    words += ["--out", out, *urls(*pair)]
+    with submitting(words, TOKEN) as process:
+        eventually(lambda: len(parts_home(out)) > 4)
+        process.kill()
+        process.wait()
+    home = len(parts_home(out))
+    again = stemctl(*words)
+    found = {Path(t["name"]).name: t["end"] for t in again.json["tracks"]}
+    assert {n: e.replace("there", "done") for n, e in found.items()} == ends, again.err
+    assert tree(out) == tree(tmp_path / "alone")
+    for name in tree(out):
+        assert (out / name).read_bytes() == (tmp_path / "alone" / name).read_bytes(), name
+
+    first = stemctl("report", 1, "--out", out, "--json").json
+    second = stemctl("report", 2, "--out", out, "--json").json
+    assert (first["run"]["state"], second["run"]["state"]) == ("killed", "ended")
+    states = {track["name"]: track["state"] for track in first["tracks"]}
+    for track in second["tracks"]:
+        before = states[track["name"]]
+        assert (track["state"] == "there") == (before == "done"), track
+    trips = [t for t in second["trips"] if t["place"] == "long" and t["bore"]]
+    assert {trip["slot"] for trip in trips} == {w.url.removeprefix("http://") for w in pair}
+    asked = sum(trip["end_frame"] - trip["start_frame"] for trip in trips)
+    assert asked <= (30 * SEGMENT_S + 1.5 - (home - 1) * SEGMENT_S) * RATE
+
+
+@pytest.mark.parametrize("options", [["--format", "flac"], ["--format", "mp3"]])
+def test_formats_that_are_encoded_continue_on_another_worker(
+    tmp_path: Path, pair: list[RunningWorker], options: list[str]
+) -> None:
+    song = write_song(tmp_path / "long.wav", 16 * SEGMENT_S + 1.5)
+    alone = stemctl("submit", song, *options, "--out", tmp_path / "alone", *urls(pair[1]))
+    assert alone.code == 0, alone.err
+    out = tmp_path / "out"
+    short_lived = running_worker(tmp_path / "first", TOKEN, separation_command=SEPARATION)
+    with short_lived as first:
+        first.wait_ready()
+        words = ["submit", song, *options, "--out", out, *urls(first, pair[1]), "--json"]
+        with submitting(words, TOKEN) as process:
+            eventually(lambda: len(parts_home(out)) > 3)
+            first.kill()
+            answer = finish(process)
+    assert answer.code == 0, answer.err
+    assert list(answer.json["set_aside"]) == [first.url.removeprefix("http://")]
+    for name in tree(tmp_path / "alone"):
+        assert (out / name).read_bytes() == (tmp_path / "alone" / name).read_bytes(), name
+    assert [path.name for path in out.iterdir() if path.is_dir()] == ["long"]
