@@ -37,15 +37,13 @@ from stemserve.schema import (
 )
 
 from stemctl.errors import InputError, WorkerError
+from stemctl.retries import RETRY_FOR_S, GarbledError, may_pass, pause, retry_after
 from stemctl.stack import Endpoint
-from stemctl.tls import not_believed, trusted, why_unreachable
+from stemctl.tls import trusted, why_unreachable
 
 TIMEOUT = httpx.Timeout(30, connect=5)
 """Seconds without a byte before a call is given up; it bounds pauses, not long transfers."""
 
-RETRY_FOR_S = 30.0
-"""No short call is begun again after that; a transfer that breaks is, however long it took."""
-LONGEST_PAUSE_S = 30.0
 CHUNK = 1 << 20
 DAMAGED_TRIES = 2
 """A worker whose bytes are not what it has announced is asked for them once more."""
@@ -85,10 +83,6 @@ class BadResultError(WorkerError):
     """What a worker gave as a result cannot be one."""
 
     type = "bad-result"
-
-
-class _GarbledError(Exception):
-    """A download's bytes are not those that were announced."""
 
 
 class Worker:
@@ -240,7 +234,7 @@ class Worker:
                             f"worker {self.slot}: {place.name} arrived damaged each time: "
                             "submit it again"
                         )
-                    raise _GarbledError
+                    raise GarbledError
             return response
 
         response = await self._retry(get, within=None)
@@ -260,11 +254,11 @@ class Worker:
     ) -> httpx.Response:
         try:
             async for attempt in stamina.retry_context(
-                on=_pause, attempts=self._attempts, timeout=within, wait_initial=0.2
+                on=pause, attempts=self._attempts, timeout=within, wait_initial=0.2
             ):
                 with attempt:
                     response = await call()
-                    if _may_pass(response.status_code) and response.status_code != final:
+                    if may_pass(response.status_code) and response.status_code != final:
                         response.raise_for_status()
                     return response
         except httpx.HTTPStatusError as error:
@@ -297,9 +291,9 @@ class Worker:
             detail = f"{response.request.url.path}: {response.status_code} {response.reason_phrase}"
         if response.status_code == 401:
             detail = "the token is refused: run `pulumi up`, or with --endpoint set STEMCTL_TOKEN"
-        pause = _retry_after(response)
+        asked = retry_after(response)
         return RefusedError(
-            f"worker {self.slot}: {detail}", response.status_code, kind, detail, pause
+            f"worker {self.slot}: {detail}", response.status_code, kind, detail, asked
         )
 
 
@@ -318,23 +312,3 @@ async def _pieces(path: Path, size: int, moved: Moved) -> AsyncIterator[bytes]:
             yield piece
             sent += len(piece)
             moved(sent)
-
-
-def _may_pass(status: int) -> bool:
-    """Whether the same call may succeed later. A full disk (507) does not empty itself."""
-    return status == 429 or 500 <= status < 507
-
-
-def _pause(error: Exception) -> bool | float:
-    """Whether to try again; a number is the pause in seconds that the worker asks for."""
-    if isinstance(error, httpx.HTTPStatusError):
-        asked = _retry_after(error.response)
-        return True if asked is None else min(asked, LONGEST_PAUSE_S)
-    if not_believed(error):
-        return False
-    return isinstance(error, httpx.TransportError | _GarbledError)
-
-
-def _retry_after(response: httpx.Response) -> float | None:
-    text = response.headers.get("Retry-After", "")
-    return float(text) if text.isdigit() else None

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from stemctl.errors import InputError
-from stemctl.ledger import LedgerError, open_ledger
 from stemctl.report import End
 from stemctl.staging import is_live
+from stemctl.tables import LedgerError, open_ledger
 
 Row = dict[str, Any]
 

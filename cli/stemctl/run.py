@@ -21,7 +21,7 @@ from stemctl.events import Events
 from stemctl.headers import song_lengths
 from stemctl.history import command_line
 from stemctl.inputs import Inputs
-from stemctl.ledger import Estimate, Ledger, LedgerError
+from stemctl.ledger import Estimate, Ledger
 from stemctl.lookout import Look, Newcomers, look_out
 from stemctl.outputs import is_done
 from stemctl.plan import Plan, make_plan
@@ -32,6 +32,7 @@ from stemctl.signals import heed_signals
 from stemctl.speeds import kind_of_work, learn
 from stemctl.stack import Fleet
 from stemctl.staging import Staging
+from stemctl.tables import LedgerError
 from stemctl.track import Track
 from stemctl.watch import Watcher, Watchers
 
