@@ -75,6 +75,7 @@ class CheckedTransport(httpx.AsyncBaseTransport):
                 request.method,
                 request.url.copy_with(host=address),
                 headers=request.headers,
+                stream=request.stream,
                 extensions={**request.extensions, "sni_hostname": host},
             )
             try:

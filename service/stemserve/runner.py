@@ -30,6 +30,7 @@ from stemserve.settings import Settings
 from stemserve.shared import SharedResults
 from stemserve.store import Store
 from stemserve.task import Advanced, Committed, Failed, Finished, Logged, SeparationTask, Started
+from stemserve.webhooks import Webhooks
 
 _PAUSE_S = 1.0
 _LONGEST_PAUSE_S = 30.0
@@ -57,6 +58,7 @@ class Runner:
         self.changes = Changes()
         """Who follows jobs."""
         self.metrics = Metrics()
+        self.webhooks = Webhooks(settings, store, self.files)
         self.shared = SharedResults(store, self.files)
         self._woken = anyio.Event()
         self._current: _Current | None = None
@@ -298,6 +300,8 @@ class Runner:
             job = await run_sync(self._store.get, job_id)
             self.changes.tell(job)
             self.metrics.see(job)
+            if job.ended_at is not None:
+                self.webhooks.wake()
             try:
                 await run_sync(self.files(job_id).show, job)
             except (OSError, DiskFullError) as error:

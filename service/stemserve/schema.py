@@ -253,6 +253,12 @@ class JobRequest(Contract):
         "rest is separated. Ranges in rising order that do not overlap, all stems of each",
     )
 
+    webhook_url: AnyHttpUrl | None = Field(
+        None,
+        description="Where the worker posts the body of `GET /job/{id}` when the job is over, "
+        "signed after the Standard Webhooks; it is no part of what makes two jobs the same",
+    )
+
     @model_validator(mode="after")
     def _stem_file_holds_four(self) -> Self:
         if self.format is StemFormat.STEM_MP4:

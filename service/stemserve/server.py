@@ -150,6 +150,7 @@ async def _serve(parts: Parts, listening: socket.socket, context: ssl.SSLContext
         group.start_soon(_end_at_signal, server, parts)
         group.start_soon(parts.runner.run)
         group.start_soon(parts.retention.run)
+        group.start_soon(parts.runner.webhooks.run)
         group.start_soon(_end_when_over, server, parts)
         await server.serve(sockets=[listening])
         group.cancel_scope.cancel()

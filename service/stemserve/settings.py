@@ -10,6 +10,7 @@ variables that are no settings: ``STEMSERVE_WEIGHTS``, the directory of the netw
 
 from __future__ import annotations
 
+import base64
 import re
 import sys
 from enum import StrEnum
@@ -42,6 +43,10 @@ def split_tokens(text: SecretStr) -> list[str]:
     return [token for token in re.split(r"[,\s]+", text.get_secret_value()) if token]
 
 
+PREFIX_OF_BASE64 = "whsec_"
+"""Before a secret that is written in base64, as the Standard Webhooks have it."""
+
+
 class LogFormat(StrEnum):
     """How the worker's log is written."""
 
@@ -68,6 +73,11 @@ class Settings(BaseSettings):
     )
     log: LogFormat = Field(
         LogFormat.TEXT, description="Lines for people, or one JSON object on each: json"
+    )
+    webhook_secret: SecretStr | None = Field(
+        None,
+        description="What webhooks are signed with: whsec_ and base64, or any text; else a key"
+        " that is derived from the token",
     )
     tls_cert: str | None = Field(
         None, description="A certificate as PEM text, to serve HTTPS with; needs tls_key"
@@ -175,10 +185,22 @@ class Settings(BaseSettings):
             raise ValueError("there is no token in it")
         return token
 
+    @field_validator("webhook_secret")
+    @classmethod
+    def _is_base64(cls, secret: SecretStr | None) -> SecretStr | None:
+        text = "" if secret is None else secret.get_secret_value()
+        if text.startswith(PREFIX_OF_BASE64):
+            try:
+                base64.b64decode(text.removeprefix(PREFIX_OF_BASE64), validate=True)
+            except ValueError:
+                raise ValueError(f"what stands behind {PREFIX_OF_BASE64} is no base64") from None
+        return secret
+
     def secrets(self) -> list[str]:
         """What must not be seen anywhere."""
         tokens = [] if self.token is None else split_tokens(self.token)
-        return tokens if self.tls_key is None else [*tokens, self.tls_key.get_secret_value()]
+        others = [self.tls_key, self.webhook_secret]
+        return [*tokens, *(other.get_secret_value() for other in others if other is not None)]
 
     @classmethod
     def load(cls, **flags: object) -> Self:

@@ -73,15 +73,21 @@ def post_job(request: JobRequest, worker: Worker, caller: Caller) -> JobCreated:
     else:
         job_id = request.job_id or secrets.token_hex(16)
     parts = [worker.inputs.path(part.input_sha256) for part in content.parts]
+    hook = None if request.webhook_url is None else str(request.webhook_url)
+    if hook is not None:
+        worker.runner.webhooks.check(hook)
     limits = QueueLimits(settings.queue_limit, settings.caller_queue_limit or settings.queue_limit)
     with worker.lease.taking_work():
         job = worker.store.add(job_id, content, request.input_name, limits, caller)
         if parts and job.status is JobStatus.PENDING:
             worker.runner.files(job.job_id).hold(parts)
+        if hook is not None:
+            worker.runner.webhooks.add(job.job_id, hook)
     if worker.runner.shared.complete_waiting(job, worker.runner.device):
         job = worker.store.get(job_id)
         from_thread.run(worker.runner.show, job_id)
     from_thread.run_sync(worker.runner.wake)
+    from_thread.run_sync(worker.runner.webhooks.wake)
     return JobCreated(job_id=job.job_id, status=job.status, message=_MESSAGES[job.status])
 
 
