@@ -8,8 +8,17 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import anyio
 import httpx
 import pytest
+from stemctl import lookout
+from stemctl.client import UnreachableError, Worker
+from stemctl.inputs import find_inputs
+from stemctl.report import Report
+from stemctl.run import Asked, run
+from stemctl.stack import Fleet, find_fleet
+from stemctl.wishes import Wishes
+from stemserve.schema import BitDepth, JobCreated, JobRequest
 
 from tests.cli.driving import LEDGER, endpoints, stemctl, tree
 from tests.cli.running import finish, submitting
@@ -171,3 +180,61 @@ def test_events_tell_what_happens_and_end_with_the_report(tmp_path: Path, out: P
     assert stages[-1] == "over"
     assert told[-1]["event"] == "report"
     assert told[-1]["exit_code"] == 0
+
+
+def test_workers_that_appear_join_and_those_that_leave_get_no_more(
+    tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lookout, "LOOK_EVERY_S", 0.2)
+    songs = Songs(tmp_path / "in", **{f"song{number}": 90 for number in range(24)})
+    wishes = Wishes(bit_depth=BitDepth.B16)
+    with emulated_workers([1, 3], SCALE / 10) as workers:
+        first, second = (find_fleet(None, "", [worker.url]) for worker in workers)
+        left = anyio.Event()
+
+        async def look() -> Fleet:
+            """The second worker appears, and once it has done something the first is gone."""
+            if (out / "song3").exists():
+                left.set()
+            return second if left.is_set() else find_fleet(None, "", [w.url for w in workers])
+
+        async def main() -> Report:
+            inputs = find_inputs([str(songs.folder)], out, wishes)
+            return await run(inputs, first, Asked(out), look=look)
+
+        report = anyio.run(main)
+    assert report.exit_code == 0
+    songs.check(out)
+    by = [outcome.worker for outcome in report.outcomes]
+    assert set(by) == {slot(worker) for worker in workers}
+    told = {worker["slot"]: worker for worker in reported(out)["workers"]}
+    assert told[slot(workers[1])]["joined"] > told[slot(workers[0])]["joined"]
+    assert told[slot(workers[0])]["aside"] == "it is not in the fleet any more"
+    gone = told[slot(workers[0])]["gone"]
+    trips = [trip for trip in reported(out)["trips"] if trip["slot"] == slot(workers[0])]
+    assert all(trip["reading"] <= gone for trip in trips)
+
+
+def test_a_worker_that_answers_again_comes_back(
+    tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lookout, "LOOK_EVERY_S", 0.2)
+    songs = Songs(tmp_path / "in", **{f"song{number}": 60 for number in range(20)})
+    with emulated_workers([1, 1], SCALE / 20) as workers:
+        fleet = find_fleet(None, "", [worker.url for worker in workers])
+        breaks = 0
+
+        async def unreachable(self: Worker, request: JobRequest) -> JobCreated:
+            nonlocal breaks
+            if self.slot == slot(workers[0]) and breaks == 0:
+                breaks += 1
+                raise UnreachableError(f"worker {self.slot} does not answer")
+            return await posts(self, request)
+
+        posts = Worker.post
+        monkeypatch.setattr(Worker, "post", unreachable)
+        inputs = find_inputs([str(songs.folder)], out, Wishes(bit_depth=BitDepth.B16))
+        report = anyio.run(run, inputs, fleet, Asked(out))
+    assert report.exit_code == 0
+    assert report.set_aside == {}
+    assert {outcome.worker for outcome in report.outcomes} == {slot(w) for w in workers}

@@ -249,14 +249,11 @@ class EmulatedWorker:
         """GET /job/{id}."""
         if self.garbage == "html":
             return Response("<html>It works!</html>", media_type="text/html")
-        name = request.path_params["name"]
-        return JSONResponse(self.told(name)) if name in self.jobs else problem(404, "no-such-job")
+        return JSONResponse(self.told(request.path_params["name"]))
 
     async def cancel(self, request: Request) -> Response:
         """POST /job/{id}/cancel."""
         name = request.path_params["name"]
-        if name not in self.jobs:
-            return problem(404, "no-such-job")
         job = self.jobs[name]
         if job.status in (JobStatus.COMPLETED, JobStatus.FAILED):
             return problem(409, "job-ended")
@@ -274,8 +271,6 @@ class EmulatedWorker:
     async def delete(self, request: Request) -> Response:
         """DELETE /job/{id}."""
         name = request.path_params["name"]
-        if name not in self.jobs:
-            return problem(404, "no-such-job")
         if self.jobs[name].status is JobStatus.RUNNING:
             return problem(400, "job-running")
         if name in self.waiting:
@@ -292,8 +287,6 @@ class EmulatedWorker:
     async def segments(self, request: Request) -> Response:
         """GET /job/{id}/segments."""
         name = request.path_params["name"]
-        if name not in self.jobs:
-            return problem(404, "no-such-job")
         job = self.jobs[name]
         if job.began is None:
             return problem(409, "not-started")
@@ -344,6 +337,8 @@ class EmulatedWorker:
         def route(path: str, answer: Answer, *methods: str) -> Route:
             async def advanced(request: Request) -> Response:
                 self.advance()
+                if request.path_params.get("name", "") not in {"", *self.jobs}:
+                    return problem(404, "no-such-job")
                 return await answer(request)
 
             return Route(path, advanced, methods=methods or ["GET"])
