@@ -19,6 +19,7 @@ from anyio.to_thread import run_sync
 from stemserve.errors import StemserveError
 from stemserve.inputs import Inputs
 from stemserve.jobfiles import JobFiles
+from stemserve.kept import KeptJobs
 from stemserve.schema import JobStatus
 from stemserve.settings import Settings
 from stemserve.store import Store
@@ -46,7 +47,7 @@ class Retention:
         self, settings: Settings, store: Store, inputs: Inputs, files: Callable[[str], JobFiles]
     ) -> None:
         self._settings = settings
-        self._store = store
+        self._jobs = KeptJobs(store)
         self._inputs = inputs
         self._files = files
         self._uses = Uses(store)
@@ -129,9 +130,9 @@ class Retention:
 
     def _kept(self) -> list[_Kept]:
         """All that may be removed."""
-        needed = self._store.inputs_needed()
+        needed = self._jobs.inputs_needed()
         inputs = {found.sha256: found.size for found in self._inputs.all()}
-        ended = self._store.ended()
+        ended = self._jobs.ended()
         uses = self._uses.settle(
             {_input(sha256) for sha256 in inputs} | {_results(job_id) for job_id in ended}
         )
@@ -149,14 +150,14 @@ class Retention:
     def _remover_of_input(self, sha256: str) -> Callable[[], object]:
         def remove() -> None:
             # A job may have been posted since.
-            if sha256 not in self._store.inputs_needed():
+            if sha256 not in self._jobs.inputs_needed():
                 self._inputs.delete(sha256)
 
         return remove
 
     def _remover_of_results(self, job_id: str) -> Callable[[], object]:
         def remove() -> None:
-            if self._store.let_go(job_id):
+            if self._jobs.let_go(job_id):
                 self._files(job_id).delete()
                 self._uses.note(_results(job_id))  # it stays known for as long again
 
@@ -166,7 +167,7 @@ class Retention:
         """Remove what an end in mid-work left: folders of jobs that have none, unfinished work."""
         with suppress(OSError):
             for folder in (self._settings.data_dir / "jobs").iterdir():
-                match self._store.status(folder.name):
+                match self._jobs.status(folder.name):
                     case None:
                         _log.info("%s is removed: no job has it", folder.name)
                         shutil.rmtree(folder, ignore_errors=True)

@@ -13,6 +13,7 @@ import httpx
 import pytest
 from stemserve.inputs import Inputs
 from stemserve.jobfiles import JobFiles
+from stemserve.kept import KeptJobs
 from stemserve.retention import Retention
 from stemserve.schema import JobStatus, ResultFile
 from stemserve.settings import Settings
@@ -211,7 +212,7 @@ def test_a_job_whose_results_went_runs_again(worker: RunningWorker, client: http
     ended(client, job_id)
     worker.kill()
     store = Store(worker.data_dir / "jobs.sqlite3")
-    assert store.let_go(job_id)
+    assert KeptJobs(store).let_go(job_id)
     store.close()
     with running_worker(worker.data_dir, separation_command=STAND_IN) as again:
         again.wait_ready()
