@@ -253,6 +253,19 @@ def test_a_job_that_fails_says_why_and_one_that_waits_can_be_cancelled(
     tab.sees("Cancelled.")
 
 
+def test_how_far_a_job_is_and_how_long_it_takes_yet(tab: Tab, worker: RunningWorker) -> None:
+    enter(tab, worker)
+
+    def told(status: str, percent: float, left: float | None) -> str:
+        details = {"percent": percent, "eta_seconds": left}
+        job = json.dumps({"status": status, "details": details})
+        return str(tab.evaluate(f"stepOf({job})"))
+
+    assert told("pending", 0, None) == "Waiting for its turn"
+    assert told("running", 0, None) == "Separating: 0 %"
+    assert told("running", 61.9, 75.2) == "Separating: 61 %, 1:15 left"
+
+
 def test_a_phone_shows_it_all_without_scrolling_sideways(
     tab: Tab, worker: RunningWorker, tmp_path: Path
 ) -> None:
