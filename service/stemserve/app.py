@@ -16,7 +16,17 @@ from stemserve.lease import CountTransfers, Lease
 from stemserve.limits import RequestLimit
 from stemserve.openapi import DESCRIPTION, TAGS, WHO_IS_SERVED, complete
 from stemserve.problems import declared, handle_problems
-from stemserve.routes import events, inputs, jobs, metrics, page, results, segments, worker
+from stemserve.routes import (
+    events,
+    inputs,
+    jobs,
+    metrics,
+    page,
+    results,
+    segments,
+    webhooks,
+    worker,
+)
 from stemserve.settings import split_tokens
 
 
@@ -43,6 +53,7 @@ def create_app(token: SecretStr | None, lease: Lease | None = None) -> FastAPI:
     guarded = [] if token is None else [Security(asked)]
     for module in (worker, metrics, inputs, jobs, events, segments, results):
         app.include_router(module.router, dependencies=guarded, responses=declared(RequestError))
+    app.webhooks.include_router(webhooks.router)
     app.add_middleware(RequestLimit)
     if lease is not None:
         app.add_middleware(CountTransfers, lease=lease)

@@ -8,6 +8,7 @@ as long as a job that hangs could take to be given up; then the worker ends all 
 from __future__ import annotations
 
 import logging
+import re
 import sqlite3
 import threading
 import time
@@ -31,7 +32,7 @@ OVERTIME_S = 2 * 3600.0
 LOOK_S = 1.0
 """Between two looks at what the worker does."""
 
-TRANSFERS = ("/inputs/", "/result/")
+_TRANSFERS = re.compile(r"/inputs/|/result/|/job/[^/]+/segments/")
 
 _log = logging.getLogger(__name__)
 
@@ -191,7 +192,7 @@ class CountTransfers:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the call on."""
-        if scope["type"] == "http" and scope["path"].startswith(TRANSFERS):
+        if scope["type"] == "http" and _TRANSFERS.match(scope["path"]):
             with self._lease.transferring():
                 await self._app(scope, receive, send)
         else:

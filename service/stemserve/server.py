@@ -176,6 +176,7 @@ async def _drain(server: uvicorn.Server, parts: Parts) -> None:
         await parts.runner.drain()
         while parts.lease.transfers:  # noqa: ASYNC110 (a count tells nobody)
             await anyio.sleep(_LOOK_S)
+        await parts.runner.webhooks.sent()
     server.should_exit = True
 
 

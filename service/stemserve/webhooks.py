@@ -42,6 +42,7 @@ DERIVED_FROM = b"stemserve webhook"
 _TIMEOUT_S = 15.0
 _AT_ONCE = 8
 _LOOK_S = 60.0
+_SENT_S = 0.1
 
 _TABLE = """
 CREATE TABLE IF NOT EXISTS webhooks (
@@ -144,6 +145,14 @@ class Webhooks:
                 continue
             with anyio.move_on_after(wait_s):
                 await self._woken.wait()
+
+    async def sent(self) -> None:
+        """Return once nothing is due: each that could be sent has been tried."""
+        while True:
+            due, _ = await run_sync(self._due)
+            if not due:
+                return
+            await anyio.sleep(_SENT_S)
 
     def _due(self) -> tuple[list[_Hook], float]:
         """Some of those to be sent now; if there are none, in how many seconds to look again."""

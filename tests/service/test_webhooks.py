@@ -20,7 +20,15 @@ from stemserve.schema import Job, JobStatus
 from stemserve.settings import Settings
 from stemserve.webhooks import keys, signed
 
-from tests.service.worker import STAND_IN, RunningWorker, ended, eventually, post, running_worker
+from tests.service.worker import (
+    STAND_IN,
+    RunningWorker,
+    ended,
+    eventually,
+    post,
+    running_worker,
+    until,
+)
 
 TOKENS = ("first-token", "second-token")
 QUERY = "key=nobody-may-read-this"
@@ -178,6 +186,24 @@ def test_it_is_told_again_until_it_was_heard_also_by_the_next_worker(
         assert "127.0.0.1" in text
         assert QUERY not in text
         assert not any(token in text for token in TOKENS)
+
+
+def test_a_worker_that_is_told_to_stop_tells_of_its_last_job(
+    data_dir: Path, receiver: Receiver
+) -> None:
+    with (
+        running_worker(
+            data_dir, TOKENS[0], separation_command=STAND_IN, fetch_private=True, drain_seconds=50
+        ) as worker,
+        worker.client() as client,
+    ):
+        worker.wait_ready()
+        job_id = post(client, b"hold to the end", webhook_url=receiver.url("last"))
+        until(client, job_id, "running")
+        worker.process.terminate()
+        (data_dir / "jobs" / job_id / "go").touch()
+        assert worker.process.wait(60) == 0
+    assert len(receiver.at("last")) == 1
 
 
 def test_a_redirect_is_not_followed_and_who_is_gone_is_left_alone(
