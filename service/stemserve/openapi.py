@@ -45,6 +45,13 @@ _EVERYWHERE = {
 _GUARDED = {401: ("unauthorized", "Send the worker's token as 'Authorization: Bearer TOKEN'.")}
 _OPEN = {403: ("foreign-page", "Without a token this worker serves programs of its machine only.")}
 _ASKED = {422: ("invalid-request", "limit: Input should be less than or equal to 1000")}
+COMMON = {
+    f"{status} {word}"
+    for table in (_EVERYWHERE, _GUARDED, _ASKED)
+    for status, (word, _) in table.items()
+}
+"""The errors that next to any call can end with: status and type."""
+
 _WITH_JSON = {
     400: ("bad-request", "The body cannot be read as JSON."),
     408: ("request-timeout", "The request's body did not come in time; send it at once."),
@@ -72,15 +79,18 @@ def complete(generate: Callable[[], Document], *, guarded: bool) -> Callable[[],
 
 
 def _add_errors(operation: Document, *, guarded: bool, anyones: bool) -> None:
-    errors = [_EVERYWHERE] if guarded else [_EVERYWHERE, _OPEN]
-    if guarded and not anyones:
-        errors.append(_GUARDED)
+    errors = dict(_EVERYWHERE)
+    if not guarded:
+        errors |= _OPEN
+    elif not anyones:
+        errors |= _GUARDED
     if "application/json" in operation.get("requestBody", {}).get("content", {}):
-        errors.append(_WITH_JSON)
+        errors |= _WITH_JSON
+    answers = operation["responses"]
     if "parameters" in operation or "requestBody" in operation:
-        errors.append(_ASKED)
+        errors |= _ASKED
     else:
-        operation["responses"].pop("422", None)
-    for status, (word, detail) in ((s, told) for table in errors for s, told in table.items()):
-        add_problem(operation["responses"], status, word, detail)
-    operation["responses"] = dict(sorted(operation["responses"].items()))
+        answers.pop("422", None)
+    for status, (word, detail) in errors.items():
+        add_problem(answers, status, word, detail)
+    operation["responses"] = dict(sorted(answers.items()))

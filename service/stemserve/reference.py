@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
-Document = dict[str, Any]
+from stemserve.openapi import COMMON, Document
 
 _METHODS = ("get", "put", "post", "delete")
-_EVERYWHERE = {"400 bad-request", "401 unauthorized", "422 invalid-request"}
-_EVERYWHERE |= {"431 headers-too-large", "500 internal-error", "503 too-many-connections"}
 
 
 def markdown(document: Document) -> str:
@@ -23,7 +20,7 @@ def markdown(document: Document) -> str:
         "",
         document["components"]["securitySchemes"]["HTTPBearer"]["description"],
         "",
-        f"Any call may end with {_listed(_EVERYWHERE)}; what else it may end with stands there.",
+        f"Any call may end with {_listed(COMMON)}; what else it may end with stands there.",
     ]
     for tag in document["tags"]:
         lines += ["", f"## {tag['name'].capitalize()}", "", tag["description"]]
@@ -43,12 +40,7 @@ def markdown(document: Document) -> str:
 
 def _call(document: Document, title: str, operation: Document) -> list[str]:
     lines = ["", f"### `{title}`", "", _says(operation)]
-    rows = [
-        f"- `{parameter['name']}` ({parameter['in']}): {parameter['description']}"
-        + (f"; default `{json.dumps(schema['default'])}`" if "default" in schema else "")
-        for parameter in operation.get("parameters", [])
-        for schema in [parameter["schema"]]
-    ]
+    rows = [_parameter(parameter) for parameter in operation.get("parameters", [])]
     asked = operation.get("requestBody", {}).get("content", {})
     rows += [f"- body: {_named(kind, media)}" for kind, media in asked.items()]
     errors = set()
@@ -58,10 +50,17 @@ def _call(document: Document, title: str, operation: Document) -> list[str]:
                 errors |= {f"{status} {word}" for word in media["examples"]}
             elif not kind.startswith("audio/") or kind == "audio/wav":
                 rows.append(f"- {status}: {_named(kind, media)}")
-    if others := errors - _EVERYWHERE:
+    if others := errors - COMMON:
         rows.append(f"- errors: {_listed(others)}")
     example = _example(document, asked.get("application/json", {}).get("schema", {}))
     return [*lines, "", *rows, *example]
+
+
+def _parameter(of: Document) -> str:
+    row = f"- `{of['name']}` ({of['in']}): {of['description']}"
+    if "default" in of["schema"]:
+        row += f"; default `{json.dumps(of['schema']['default'])}`"
+    return row
 
 
 def _named(kind: str, media: Document) -> str:

@@ -109,6 +109,8 @@ def test_the_reference_is_of_this_contract() -> None:
         "service/API.md is of another contract; make it anew:"
         " stemserve openapi --markdown > service/API.md"
     )
+    for name, _ in operations():
+        assert f"### `{name}`" in markdown(document)
 
 
 def test_what_a_job_answers_is_as_the_document_says(worker: RunningWorker) -> None:
