@@ -15,6 +15,8 @@ def test_exact_is_float32(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STEMSERVE_DEVICE", "cpu")
     assert running() == Running(CPU, None)
     assert "float32" in running().described()
+    assert not torch.backends.cudnn.allow_tf32
+    assert not torch.backends.cuda.matmul.allow_tf32
 
 
 def test_fast_is_what_the_device_is_faster_in(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -102,15 +102,14 @@ def _separate(
 
 def _through(blocks: Iterable[Block], stream: Stream, models: Models) -> Iterator[Sound]:
     """The sources of a sound at 44.1 kHz, in the span that the stream was made for."""
-    device = models.running.device
     start, end = stream.needs.start, stream.needs.end
     at = 0
     held: list[Block] = []
 
     def fed() -> Tensor:
-        sound = torch.from_numpy(np.concatenate(held).T.copy())
+        sound = _on_device(held, models.running)
         held.clear()
-        return sound.to(device, non_blocking=True)
+        return sound
 
     for block in blocks:
         inside = block[max(0, start - at) : None if end is None else max(0, end - at)]
@@ -131,6 +130,12 @@ def _through(blocks: Iterable[Block], stream: Stream, models: Models) -> Iterato
     sound = stream.finish()
     if sound is not None:
         yield sound
+
+
+def _on_device(blocks: Sequence[Block], how: Running) -> Tensor:
+    """Consecutive blocks as [2, samples]; pinned on the way to a GPU."""
+    sound = torch.from_numpy(np.concatenate(blocks).T.copy())
+    return sound if how.on_cpu else sound.pin_memory().to(how.device, non_blocking=True)
 
 
 def _stretch(models: Models) -> float:

@@ -9,6 +9,7 @@ None of it is part of a result's meaning; half precision alone moves it, by some
 
 from __future__ import annotations
 
+import ctypes
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -79,6 +80,8 @@ class Running:
 
 
 DEMUCS_WINDOW = 343_980
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
+"""Of glibc's ``malloc.h``."""
 
 
 def running() -> Running:
@@ -96,6 +99,10 @@ def running() -> Running:
             f"{PRECISION_VARIABLE}: {precision!r} is neither exact nor fast."
         ) from None
     _set_threads()
+    if device.type == "cpu":
+        _keep_memory()
+    # torch lets cuDNN round to TF32 (10 bits) otherwise, which is not float32.
+    torch.backends.cudnn.allow_tf32 = half is not None
     return Running(device, half, _count(CHUNK_VARIABLE))
 
 
@@ -126,6 +133,19 @@ def _count(variable: str) -> int | None:
     if not said.isdecimal() or not int(said):
         raise SettingsError(f"{variable}: {said!r} is no number of 1 or more.")
     return int(said)
+
+
+@cache
+def _keep_memory() -> None:
+    """Let the C library keep what a network has let go of, for its next layer and window.
+
+    glibc gives large pieces back to the system at once and has to ask for them again; that took a
+    tenth to a sixth of a window's time. What a process holds at most does not grow by it.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:  # glibc
+        mallopt(_M_MMAP_MAX, 0)
+        mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 @cache
