@@ -1,7 +1,7 @@
-"""Running an ONNX graph with torch: on a GPU in torch's own memory, on a CPU in half precision.
+"""Running an ONNX graph with torch, for GPUs: in torch's own memory, and in half precision.
 
-ONNX Runtime does neither here: its GPU build brings CUDA libraries and an allocator of its own, so
-that what is out of memory in one is not to be had from the other; its CPU build has no bfloat16.
+ONNX Runtime's GPU build brings CUDA libraries and an allocator of its own, so that what is out of
+memory in one is not to be had from the other.
 Only the operators that MDX networks are made of are known.
 """
 
