@@ -132,9 +132,11 @@ class Backlog:
             mine = trip.seconds_left if trip.errand.long else trip.errand.seconds
             if speed is None or mine / speed > WORTH * left:
                 continue
-            if trip.stage not in BEGUN:
-                trip.scope.cancel()
-            return self._same(trip, member)
+            helper = self._same(trip, member)
+            if helper is not None:
+                if trip.stage not in BEGUN:
+                    trip.scope.cancel()
+                return helper
         return None
 
     def _open_to(self, trip: Trip, member: Member) -> bool:
@@ -165,8 +167,7 @@ class Backlog:
         """The same once more: the first that is home wins."""
         long = trip.errand.long
         if long is None:
-            racing = [other for other in trip.errand.trips if not other.scope.cancel_called]
-            return Trip(trip.errand, member) if len(racing) < 2 else None
+            return Trip(trip.errand, member) if len(trip.errand.trips) < 2 else None
         missing = long.missing(long.claims.get(trip))
         taken = list(long.claims.values())
         if len(missing) != 1 or sum(missing[0].end == span.end for span in taken) > 1:

@@ -190,12 +190,12 @@ class Trip:
 
         What has not got further for a while may stay where it is for as long again.
         """
-        stuck = now - self.moved
+        stuck = max(now - self.moved - 2 * LOOKS_EVERY_S, 0.0)
         if self.stage == "downloading":
             return stuck
         if self.stage == "computing":
             speed = self.speed
-            return None if speed is None else max(self.seconds_left / speed - stuck, stuck)
+            return None if speed is None else max(self.seconds_left / speed, stuck)
         before = [trip for trip in self.member.trips if trip.stage == "computing"]
         known = [left for trip in before if (left := trip.left(now)) is not None]
         if self.member.speed is None:
