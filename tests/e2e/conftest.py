@@ -39,8 +39,8 @@ class Project:
         """Where its workers are."""
         return LocalCloud(Path(self.environment["STEMFLEET_LOCAL_DIR"]))
 
-    def pulumi(self, *arguments: str, fails: bool = False) -> str:
-        """Run the engine; what it has printed."""
+    def attempt(self, *arguments: str) -> tuple[bool, str]:
+        """Run the engine; whether it went well, and what it has printed."""
         done = subprocess.run(
             [*self.command, *arguments],
             cwd=self.folder,
@@ -51,8 +51,13 @@ class Project:
             text=True,
             timeout=SECONDS,
         )
-        assert (done.returncode != 0) == fails, f"pulumi {' '.join(arguments)}:\n{done.stdout}"
-        return done.stdout
+        return done.returncode == 0, done.stdout
+
+    def pulumi(self, *arguments: str, fails: bool = False) -> str:
+        """Run the engine; what it has printed."""
+        well, said = self.attempt(*arguments)
+        assert well != fails, f"pulumi {' '.join(arguments)}:\n{said}"
+        return said
 
     def up(self, *arguments: str, fails: bool = False) -> str:
         """`pulumi up`, without asking."""

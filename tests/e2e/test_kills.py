@@ -106,9 +106,11 @@ def test_killed_runs_lose_no_machine(project: Project) -> None:
             release(project)
             clouds.check(DECLARED)
             if number % 5 == 3:
-                left = left_behind(project, clouds)
+                left, known = left_behind(project, clouds), labels_in(state_of(project))
                 _, swept = stemctl(project, "sweep", "--destroy", "--yes")
-                assert {row["label"] for row in swept["machines"]} >= left, told
+                found = {row["label"] for row in swept["machines"]}
+                assert found >= left, told
+                assert not found & known, f"{told}: what the state knows is none left behind"
                 assert left_behind(project, clouds) == set(), told
             if number % 5 == 4:
                 said = project.up("--refresh")

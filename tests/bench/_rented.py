@@ -1,20 +1,18 @@
-"""How long fleets of 100 and of 1,000 machines on an emulated Vast.ai take, by the real engine.
+"""The part of `provision` that rents: fleets of 100 and of 1,000 machines on an emulated Vast.ai.
 
 100: its rate limits on, against what these and the boot alone take. 1,000: without the limits, as
-only what comes after the renting is of interest. Together it takes some twenty minutes.
+only what comes after the renting is of interest.
 """
 
 from __future__ import annotations
 
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 from stemfleet.clouds.vast_errors import SPACING
 
-from tests.bench.provision import Stack
+from tests.bench._stack import Stack, report
 from tests.clouds.clock import Clock
 from tests.clouds.machines import StandIn
 from tests.clouds.vast import VastEmulator
@@ -29,25 +27,24 @@ FAST_RATE = 300.0
 """Where only what comes after is timed."""
 
 
-def measure() -> dict[str, Any]:
+def measure_rented(folder: Path) -> dict[str, Any]:
     """Both fleets; seconds are wall time of one `pulumi` command."""
-    place = os.environ.get("TMPDIR", tempfile.gettempdir())
-    with tempfile.TemporaryDirectory(dir=place, prefix="rented-") as name:
-        folder = Path(name)
-        up = measure_up(Stack(folder / "100"), 100)
-        large = measure_noop(Stack(folder / "1000"), 1000)
+    up = measure_up(Stack(folder / "100"), 100)
+    large = measure_noop(Stack(folder / "1000"), 1000)
     return {
         "up_over_floor": up["up_over_floor"],
         "noop_preview_s": large["noop_preview_s"],
         "state_bytes_per_slot": large["state_bytes_per_slot"],
-        "fleets": [up, large],
+        "rented": [up, large],
     }
 
 
 def measure_up(stack: Stack, slots: int) -> dict[str, Any]:
     """`up` against the least that the renting and the boot of the last machine take."""
+    report(f"{slots} machines are rented, under the cloud's limits")
     with _market(stack, slots, RATE) as cloud:
         up = stack.run("up", "--yes")
+        report(f"`up` took {up} s")
         rented = len(cloud.ledger.contracts())
         stack.run("destroy", "--yes")
         left = len(cloud.ledger.alive())
@@ -65,9 +62,12 @@ def measure_up(stack: Stack, slots: int) -> dict[str, Any]:
 
 def measure_noop(stack: Stack, slots: int) -> dict[str, Any]:
     """A preview that finds nothing to do, and how large the state is."""
+    report(f"{slots} machines are rented, without limits: this takes minutes")
     with _market(stack, slots, FAST_RATE, limits=False):
         up = stack.run("up", "--yes", "--skip-preview")
+        report(f"`up` took {up} s")
         preview = stack.run("preview", "--expect-no-changes")
+        report(f"a preview that finds nothing to do took {preview} s; now all are ended")
         (state,) = stack.state.rglob("dev.json")
         size = state.stat().st_size
         destroy = stack.run("destroy", "--yes", "--skip-preview")
