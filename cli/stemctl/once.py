@@ -100,22 +100,30 @@ def carry_out(stack: Ephemeral, separate: Separate) -> Ended:
                 )
         except StemctlError as error:
             ended.error = error
+        except BaseException:  # nor does a fault of this program leave machines
+            end(stack)
+            raise
         ended.starting = False
         interrupted = ended.interrupted or bool(ended.report and ended.report.signal)
         if stack.order.keep and ended.report and not interrupted:
             stack.keep()
             ended.kept = True
         else:
-            try:
-                ending_s = end(stack)
-                ended.proven = True
-                for cloud in stack.order.clouds if boot_s else ():
-                    learn_boot(cloud, boot_s + ending_s)
-            except StemctlError as error:
-                ended.leak = str(error)
+            _end(stack, ended, boot_s)
     ended.seconds = time.monotonic() - began
     ended.usd = usd_per_hour * ended.seconds / 3600
     return ended
+
+
+def _end(stack: Ephemeral, ended: Ended, boot_s: float) -> None:
+    try:
+        ending_s = end(stack)
+    except StemctlError as error:
+        ended.leak = str(error)
+        return
+    ended.proven = True
+    for cloud in stack.order.clouds if boot_s else ():
+        learn_boot(cloud, boot_s + ending_s)
 
 
 def end(stack: Ephemeral) -> float:
