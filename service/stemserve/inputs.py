@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import AsyncIterable
+from collections.abc import AsyncIterable, AsyncIterator, Callable
 from pathlib import Path
 
+import anyio
 from anyio import to_thread
 
 from stemserve.errors import (
@@ -67,6 +68,14 @@ class Inputs:
         if shutil.disk_usage(self._folder).free - size < self._keep_free:
             raise DiskFullError(DISK_FULL)
 
+    async def _within_limit(self, chunks: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
+        size = 0
+        async for chunk in chunks:
+            size += len(chunk)
+            if size > self._limit:
+                self.check_room(size)
+            yield chunk
+
     async def store(self, chunks: AsyncIterable[bytes], sha256: str | None = None) -> Input:
         """Write ``chunks`` to the disk and name them by their content.
 
@@ -80,15 +89,15 @@ class Inputs:
             DiskFullError: there is no room for them.
         """
         digest = hashlib.sha256()
-        size = 0
         with new_file(self._folder) as (file, temporary):
-            async for piece in _gathered(chunks):
-                size += len(piece)
-                if size > self._limit:
-                    self.check_room(size)
-                await to_thread.run_sync(self.check_room, len(piece))
-                await to_thread.run_sync(digest.update, piece)
-                await to_thread.run_sync(file.write, piece)
+
+            def take(piece: list[bytes]) -> None:
+                self.check_room(sum(map(len, piece)))
+                for chunk in piece:
+                    digest.update(chunk)
+                    file.write(chunk)
+
+            size = await _taken(take, _gathered(self._within_limit(chunks)))
             await to_thread.run_sync(synced, file)
             found = digest.hexdigest()
             if sha256 not in (None, found):
@@ -99,12 +108,44 @@ class Inputs:
         return Input(sha256=found, size=size)
 
 
-async def _gathered(chunks: AsyncIterable[bytes]) -> AsyncIterable[bytes]:
-    buffer = bytearray()
+async def _taken(take: Callable[[list[bytes]], None], pieces: AsyncIterable[list[bytes]]) -> int:
+    """Give all pieces to ``take``, in a thread, while the next one comes; how many bytes it was."""
+    size = 0
+    failures: list[Exception] = []  # the group would wrap them
+    send, receive = anyio.create_memory_object_stream[list[bytes]](1)
+
+    async def take_all() -> None:
+        try:
+            async for piece in receive:
+                await to_thread.run_sync(take, piece)
+        except Exception as error:  # noqa: BLE001 - raised below
+            failures.append(error)
+            group.cancel_scope.cancel()
+
+    with send, receive:
+        async with anyio.create_task_group() as group:
+            group.start_soon(take_all)
+            try:
+                async for piece in pieces:
+                    size += sum(map(len, piece))
+                    await send.send(piece)
+            except Exception as error:  # noqa: BLE001 - raised below
+                failures.append(error)
+                group.cancel_scope.cancel()
+            send.close()
+    if failures:
+        raise failures[0]
+    return size
+
+
+async def _gathered(chunks: AsyncIterable[bytes]) -> AsyncIterator[list[bytes]]:
+    piece: list[bytes] = []
+    size = 0
     async for chunk in chunks:
-        buffer += chunk
-        if len(buffer) >= _PIECE:
-            yield bytes(buffer)
-            buffer.clear()
-    if buffer:
-        yield bytes(buffer)
+        piece.append(chunk)
+        size += len(chunk)
+        if size >= _PIECE:
+            yield piece
+            piece, size = [], 0
+    if piece:
+        yield piece

@@ -23,6 +23,7 @@ from stemserve.store import Store
 from stemserve.weights.files import directory
 
 _PRECISION = "STEMSERVE_PRECISION"
+_VERSION = version("stemfleet")
 
 
 class SharedResults:
@@ -35,7 +36,7 @@ class SharedResults:
     def key(self, content: JobContent, input_sha256: str, how: str) -> str:
         """Of all that the results depend on. ``how``: what the separation says it runs on."""
         of_input = content.model_copy(update={"input_url": None, "input_sha256": input_sha256})
-        on = [of_input.text(), version("stemfleet"), how, os.environ.get(_PRECISION), _weights()]
+        on = [of_input.text(), _VERSION, how, os.environ.get(_PRECISION), _weights()]
         return hashlib.sha256(json.dumps(on).encode()).hexdigest()
 
     def complete_waiting(self, job: StoredJob, how: str) -> bool:

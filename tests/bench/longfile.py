@@ -67,7 +67,8 @@ def measure(minutes: float, preset: str, format: str) -> dict[str, float]:  # no
     with tempfile.TemporaryDirectory(prefix="longfile-") as place:
         folder = Path(place)
         inputs = {
-            length: _song(folder / f"{length:g}.wav", length) for length in (SHORT_MINUTES, minutes)
+            length: song_of(folder / f"{length:g}.wav", length)
+            for length in (SHORT_MINUTES, minutes)
         }
         with running_worker(folder / "data") as worker, worker.client() as client:
             worker.wait_ready()
@@ -94,7 +95,8 @@ def measure(minutes: float, preset: str, format: str) -> dict[str, float]:  # no
     return {name: round(value, 3) for name, value in figures.items()}
 
 
-def _song(path: Path, minutes: float) -> Path:
+def song_of(path: Path, minutes: float) -> Path:
+    """Write the sample song, over and over, and give the path back."""
     facts = probe(SONG)
     samples = np.concatenate(list(decode(SONG, facts)))
     data = np.rint(samples * 32767).astype("<i2").tobytes()

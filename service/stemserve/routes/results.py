@@ -32,6 +32,13 @@ MEDIA_TYPES = {
     ".json": "application/json",
 }
 
+
+class _Result(FileResponse):
+    """In large pieces: each is read in a thread, and waits for one."""
+
+    chunk_size = 2**20
+
+
 _BYTES = {name: {"schema": {"type": "string", "format": "binary"}} for name in MEDIA_TYPES.values()}
 
 
@@ -75,7 +82,7 @@ def get_result(
     if not _is_range_of(request.headers.get("range", "bytes=0-"), result.size):
         raise BadRangeError(f"{file} has {result.size} bytes; ask for one range of them.")
     worker.retention.use_results(job_id)
-    return FileResponse(
+    return _Result(
         path,
         media_type=MEDIA_TYPES.get(path.suffix),
         filename=result.name,
