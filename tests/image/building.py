@@ -114,7 +114,8 @@ class Builder:
         """Its layers, the base first."""
         inspected = json.loads(self("inspect", "--type", "image", image))["OCIv1"]
         stored = next((self.place / "root").glob("*-layers/layers.json"))
-        sizes = {row["diff-digest"]: row["diff-size"] for row in json.loads(stored.read_text())}
+        rows = json.loads(stored.read_text(encoding="utf-8"))
+        sizes = {row["diff-digest"]: row["diff-size"] for row in rows if "diff-digest" in row}
         made = [row["created_by"] for row in inspected["history"] if not row.get("empty_layer")]
         digests = inspected["rootfs"]["diff_ids"]
         return [Layer(digest, by, sizes[digest]) for by, digest in zip(made, digests, strict=True)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import subprocess
 import time
@@ -24,7 +25,7 @@ from tests.image.building import Builder
 from tests.image.conftest import MEASURED
 from tests.image.container import Container
 from tests.service.sounds import read_audio, tones, write_audio
-from tests.service.worker import ended, eventually, post
+from tests.service.worker import eventually, post
 
 pytestmark = [pytest.mark.image, pytest.mark.timeout(3600)]
 
@@ -107,8 +108,12 @@ def test_it_separates_a_song(
         with worker.client() as client:
             assert client.get("/status").json()["default_preset"] == "ensemble"
             job_id = post(client, song, all_stems=True)
-            job = ended(client, job_id)
-            assert job["status"] == "completed", client.get(f"/job/{job_id}/logs").text
+
+            def status() -> str:
+                return str(client.get(f"/job/{job_id}").json()["status"])
+
+            ended = eventually(status, lambda it: it in ("completed", "failed"), 900)
+            assert ended == "completed", client.get(f"/job/{job_id}/logs").text
             parts = []
             for stem in ("vocals", "drums", "bass", "other"):
                 path = tmp_path / f"{stem}.wav"
@@ -218,6 +223,16 @@ def test_a_change_of_code_moves_the_last_layer_alone(
     assert [layer.digest for layer in before[:-1]] == [layer.digest for layer in after[:-1]]
     assert before[-1].digest != after[-1].digest
     assert after[-1].bytes < 10e6
+
+
+def test_its_weights_need_no_reading(
+    builder: Builder, image: str, root: Path, tmp_path: Path
+) -> None:
+    container = Container(root, tmp_path / "data", builder.configuration(image))
+    listed = json.loads(container.run("stemserve", "weights", "list", "--json").stdout)
+    assert {row["state"] for row in listed["weights"]} == {"verified"}
+    verified = container.run("stemserve", "weights", "verify")
+    assert verified.returncode == 0, verified.stderr
 
 
 def test_weights_without_a_grant_can_be_refused_and_left_out(
