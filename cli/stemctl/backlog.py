@@ -7,6 +7,7 @@ waits at another worker, it takes the rear of a long track, or it races one that
 from __future__ import annotations
 
 import time
+from bisect import insort
 from collections.abc import Callable, Iterable
 
 import anyio
@@ -34,7 +35,8 @@ class Backlog:
     ) -> None:
         self._crew = crew
         self._affords = affords
-        self.waiting = list(errands)
+        self.waiting = sorted(errands, key=_shortness)
+        """The longest first."""
         self.trips: list[Trip] = []
         """Those on their way."""
         self.closed = False
@@ -71,15 +73,17 @@ class Backlog:
                 errand.long.claims.pop(trip, None)
             comes = any(one.stage == "downloading" for one in errand.trips)
             free = not errand.trips or (errand.long is not None and not comes)
-            if free and not errand.ended and errand not in self.waiting:
-                self.waiting.append(errand)
+            if free and not errand.ended:
+                self._wait(errand)
+            elif errand.ended and errand.long is not None and errand in self.waiting:
+                self.waiting.remove(errand)
             self._changed.notify_all()
 
     async def share(self, errand: Errand) -> None:
         """An errand on its way has parts that nobody does: let others have them."""
         async with self._changed:
-            if errand.long and errand.long.free() and errand not in self.waiting:
-                self.waiting.append(errand)
+            if errand.long and errand.long.free():
+                self._wait(errand)
             self._changed.notify_all()
 
     async def close(self) -> None:
@@ -93,29 +97,33 @@ class Backlog:
         async with self._changed:
             self._changed.notify_all()
 
+    def _wait(self, errand: Errand) -> None:
+        if errand not in self.waiting:
+            insort(self.waiting, errand, key=_shortness)
+
     def _may(self, member: Member, errand: Errand) -> bool:
-        able = self._crew.able(errand.track)
-        if member not in able or not self._affords(member, errand):
+        if errand.track.wanted.preset not in member.serves or not self._affords(member, errand):
             return False
-        return member.slot not in errand.tried or {m.slot for m in able} <= set(errand.tried)
+        if not errand.tried:
+            return not member.aside
+        able = self._crew.able(errand.track)
+        untried = {one.slot for one in able} - set(errand.tried)
+        return member in able and (member.slot in untried or not untried)
 
     def _next(self, member: Member) -> Trip | None:
-        self.waiting = [errand for errand in self.waiting if _is_open(errand)]
-        fit = [errand for errand in self.waiting if self._may(member, errand)]
-        if not fit:
-            return None
-        errand = max(fit, key=self._seconds)
-        trip = Trip(errand, member)
-        free = errand.long.free() if errand.long else []
-        if errand.long is not None and free:
-            trip.span = errand.long.claims[trip] = free[0]
-        if len(free) < 2:  # else the rest waits for others
-            self.waiting.remove(errand)
-        return trip
-
-    @staticmethod
-    def _seconds(errand: Errand) -> float:
-        return errand.seconds if errand.long is None else errand.long.seconds_missing
+        for errand in self.waiting:
+            if not self._may(member, errand):
+                continue
+            free = errand.long.free() if errand.long else []
+            if errand.long is not None and not free and errand.long.missing():
+                continue  # others have taken all that was left
+            trip = Trip(errand, member)
+            if errand.long is not None and free:
+                trip.span = errand.long.claims[trip] = free[0]
+            if len(free) < 2:  # else the rest waits for others
+                self.waiting.remove(errand)
+            return trip
+        return None
 
     def _helping(self, member: Member) -> Trip | None:
         """What an idle worker does for another: that which would otherwise end the latest."""
@@ -177,7 +185,5 @@ class Backlog:
         return helper
 
 
-def _is_open(errand: Errand) -> bool:
-    """Whether a worker could do something for it: others may have taken all that was left."""
-    long = errand.long
-    return long is None or bool(long.free()) or not long.missing()
+def _shortness(errand: Errand) -> float:
+    return -(errand.seconds if errand.long is None else errand.long.seconds_missing)
