@@ -43,6 +43,14 @@ class Marks:
                 [job_id, segments.model_dump_json()],
             )
 
+    def share(self, earlier: str, job_id: str) -> None:
+        """Note that a job has the samples of an earlier one."""
+        with self._database.writing() as db:
+            db.execute(
+                "INSERT OR REPLACE INTO marks SELECT ?2, segments FROM marks WHERE job_id = ?1",
+                [earlier, job_id],
+            )
+
     def of(self, job: StoredJob, folder: Path) -> Segments:
         """What is on the disk of a job whose files are in ``folder``.
 

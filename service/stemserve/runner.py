@@ -59,7 +59,7 @@ class Runner:
         """Who follows jobs."""
         self.metrics = Metrics()
         self.webhooks = Webhooks(settings, store, self.files)
-        self.shared = SharedResults(store, self.files)
+        self.shared = SharedResults(store, self.files, self.marks)
         self._woken = anyio.Event()
         self._current: _Current | None = None
         self._draining = False

@@ -18,6 +18,7 @@ from stemserve.errors import StemserveError
 from stemserve.files import full_disk_told, new_file, sync_folder, synced
 from stemserve.jobfiles import JobFiles
 from stemserve.jobs import JobContent, StoredJob
+from stemserve.marks import Marks
 from stemserve.schema import SIDECAR, JobStatus, ResultFile
 from stemserve.store import Store
 from stemserve.weights.files import directory
@@ -29,9 +30,10 @@ _VERSION = version("stemfleet")
 class SharedResults:
     """Finds results of the same content. May be called from any thread."""
 
-    def __init__(self, store: Store, files: Callable[[str], JobFiles]) -> None:
+    def __init__(self, store: Store, files: Callable[[str], JobFiles], marks: Marks) -> None:
         self._store = store
         self._files = files
+        self._marks = marks
 
     def key(self, content: JobContent, input_sha256: str, how: str) -> str:
         """Of all that the results depend on. ``how``: what the separation says it runs on."""
@@ -61,9 +63,11 @@ class SharedResults:
                 target.mkdir(parents=True, exist_ok=True)
                 results = [_shared(result, source, target, job) for result in earlier.results]
                 sync_folder(target)
+            self._marks.share(earlier.job_id, job.job_id)
             key = self.key(job.content, input_sha256, how)
             self._files(job.job_id).log(f"the same was separated as job {earlier.job_id}")
             self._store.finish(job.job_id, results, earlier.duration_seconds, key)
+            self._files(job.job_id).let_go()
         except (StemserveError, OSError):  # then it is separated
             return False
         return True

@@ -281,6 +281,10 @@ def test_segments_of_a_completed_job(other: httpx.Client, song: bytes) -> None:
     answer = other.get(f"/job/{wav}/segments/3/bass")
     whole = other.get(f"/result/{wav}", params={"file": "bass.wav"}).content
     assert whole.endswith(answer.content[len(header(BitDepth.F32, RATE, 2, 0)) :])
+    again = post(other, song, stems=["bass"], format="wav", interval_cut=CUTS, job_id="again")
+    assert ended(other, again)["status"] == "completed"
+    assert finished(other, again, 4) == segments
+    assert other.get(f"/job/{again}/segments/3/bass").content == answer.content
     unknown = other.get(f"/job/{wav}/segments/4/bass")
     assert (unknown.status_code, unknown.json()["type"]) == (404, "no-such-segment")
     unknown = other.get(f"/job/{wav}/segments/0/drums")
