@@ -201,6 +201,30 @@ class FetchError(StemserveError):
     type = "fetch-failed"
 
 
+class DeliveryError(StemserveError):
+    """A result could not be sent to the URL that was given for it."""
+
+    type = "delivery-failed"
+
+
+class DeliveryRunningError(StemserveError):
+    """The result is on its way to another URL."""
+
+    type = "delivery-running"
+
+
+class NoSuchDeliveryError(StemserveError):
+    """The result was not sent anywhere since this worker started."""
+
+    type = "no-such-delivery"
+
+
+class TooManyDeliveriesError(StemserveError):
+    """As many results are on their way as may."""
+
+    type = "too-many-deliveries"
+
+
 class SeparationDiedError(StemserveError):
     """The separation process ended, hung or spoke nonsense, in mid-job or before one."""
 

@@ -82,6 +82,15 @@ EXAMPLES: dict[str, list[dict[str, Any]]] = {
     "Logs": [{"logs": "fetching the input\n", "offset": 19, "status": "running"}],
     "Deleted": [{"status": "deleted", "job_id": _JOB}],
     "ResultFile": [_RESULT],
+    "DeliveryRequest": [
+        {
+            "file": "vocals.flac",
+            "url": "https://bucket.s3.example.com/vocals.flac?X-Amz-Signature=…",
+        }
+    ],
+    "Delivery": [
+        {"file": "vocals.flac", "status": "sending", "sent": 1048576, "size": 4718592},
+    ],
     "Health": [{"status": "healthy", "timestamp": _TIME}],
     "Ready": [{"ready": False, "reason": "the separation is starting"}],
     "Preset": [_PRESET],

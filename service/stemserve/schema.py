@@ -554,6 +554,39 @@ class Status(Contract):
     versions: dict[str, str] = Field({}, description="Of what the worker is made of, by name")
 
 
+class DeliveryRequest(Contract):
+    """Body of ``POST /result/{id}/deliver``: one result, and who is to get it."""
+
+    file: str = Field(max_length=255, description="Name of a result")
+    url: AnyHttpUrl = Field(
+        description="Takes the file by PUT, as an object's signed URL does. It is kept nowhere"
+    )
+
+
+class DeliveryStatus(StrEnum):
+    """Where a delivery is."""
+
+    SENDING = "sending"
+    DELIVERED = "delivered"
+    FAILED = "failed"
+
+
+class Delivery(Contract):
+    """How far the delivery of one result is."""
+
+    file: str
+    status: DeliveryStatus
+    sent: int = Field(ge=0, description="Bytes; of a try that failed they are sent again")
+    size: int = Field(ge=0, description="Bytes")
+    md5: str | None = Field(
+        None,
+        pattern=r"^[0-9a-f]{32}$",
+        description="Of the file, as many stores have it for their ETag; once it is delivered",
+    )
+    error: str | None = None
+    error_type: str | None = Field(None, description="A stable word: delivery-failed")
+
+
 class Lease(Contract):
     """Answer of ``POST /lease``, which renews it."""
 

@@ -137,7 +137,9 @@ class Settings(BaseSettings):
     keep_least_minutes: float = Field(
         60, ge=0, description="What was used since stays, whatever room is wanted"
     )
-    fetch_timeout: float = Field(3600, gt=0, description="The longest download of an input_url")
+    fetch_timeout: float = Field(
+        3600, gt=0, description="The longest download of an input_url, or delivery of a result"
+    )
     fetch_private: bool = Field(
         False, description="Also fetch an input_url from private and loopback addresses"
     )

@@ -30,8 +30,8 @@ acceptance.expected_statuses = [*acceptance.expected_statuses, "400", "410", "42
 
 
 def stay_at_home(case: schemathesis.Case[Any]) -> None:
-    """Let no worker of a test ask anybody, for a song or to tell of a job."""
-    for field in ("input_url", "webhook_url"):
+    """Let no worker of a test ask anybody, for a song, to tell of a job or to give its results."""
+    for field in ("input_url", "webhook_url", "url"):
         if isinstance(case.body, dict) and str(case.body.get(field)).startswith("http"):
             case.body[field] = "http://127.0.0.1/"
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated
 
 from fastapi import Depends, FastAPI, Request
 
+from stemserve.delivery import Deliveries
 from stemserve.inputs import Inputs
 from stemserve.lease import Lease
 from stemserve.retention import Retention
@@ -26,6 +27,7 @@ class Parts:
     runner: Runner
     lease: Lease
     retention: Retention
+    deliveries: Deliveries = field(default_factory=Deliveries)
 
 
 def attach(app: FastAPI, parts: Parts) -> None:

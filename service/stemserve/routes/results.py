@@ -1,36 +1,31 @@
-"""The files that a job made."""
+"""The files that a job made: fetched, or sent to where the caller wants them."""
 
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, BackgroundTasks, Query, Request
 from fastapi.responses import FileResponse
 
+from stemserve.delivery import MEDIA_TYPES, send
 from stemserve.errors import (
     BadRangeError,
+    DeliveryRunningError,
+    NoSuchDeliveryError,
     NoSuchFileError,
     NoSuchJobError,
     NotCompletedError,
     ResultsGoneError,
+    TooManyDeliveriesError,
 )
 from stemserve.names import nearest
 from stemserve.problems import declared
-from stemserve.routes.parts import Worker
-from stemserve.schema import JobId, JobStatus
+from stemserve.routes.parts import Parts, Worker
+from stemserve.schema import Delivery, DeliveryRequest, JobId, JobStatus, ResultFile
 
 router = APIRouter(tags=["results"])
-
-MEDIA_TYPES = {
-    ".wav": "audio/wav",
-    ".flac": "audio/flac",
-    ".mp3": "audio/mpeg",
-    ".opus": "audio/ogg",
-    ".m4a": "audio/mp4",
-    ".mp4": "audio/mp4",
-    ".json": "application/json",
-}
 
 
 class _Result(FileResponse):
@@ -42,15 +37,16 @@ class _Result(FileResponse):
 _BYTES = {name: {"schema": {"type": "string", "format": "binary"}} for name in MEDIA_TYPES.values()}
 
 
+_ERRORS = (NotCompletedError, NoSuchJobError, NoSuchFileError, ResultsGoneError)
+
+
 @router.get(
     "/result/{job_id}",
     response_class=FileResponse,
     responses={
         200: {"description": "The file; a Range is honoured", "content": _BYTES},
         206: {"description": "The part of the file that was asked for", "content": _BYTES},
-        **declared(
-            NotCompletedError, NoSuchJobError, NoSuchFileError, ResultsGoneError, BadRangeError
-        ),
+        **declared(*_ERRORS, BadRangeError),
     },
 )
 def get_result(
@@ -60,6 +56,45 @@ def get_result(
     file: Annotated[str, Query(description="Name of a result")] = "instrumental.mp3",
 ) -> FileResponse:
     """One result of a completed job."""
+    result, path = _find(worker, job_id, file)
+    if not _is_range_of(request.headers.get("range", "bytes=0-"), result.size):
+        raise BadRangeError(f"{file} has {result.size} bytes; ask for one range of them.")
+    worker.retention.use_results(job_id)
+    return _Result(
+        path,
+        media_type=MEDIA_TYPES.get(path.suffix),
+        filename=result.name,
+        headers={"ETag": f'"{result.sha256}"'},
+    )
+
+
+@router.post(
+    "/result/{job_id}/deliver",
+    status_code=202,
+    responses=declared(*_ERRORS, DeliveryRunningError, TooManyDeliveriesError),
+)
+def deliver_result(
+    job_id: JobId, worker: Worker, body: DeliveryRequest, after: BackgroundTasks
+) -> Delivery:
+    """Send one result to a URL. While it is on its way there, asking again changes nothing."""
+    result, path = _find(worker, job_id, body.file)
+    worker.retention.use_results(job_id)
+    delivery = worker.deliveries.begin(job_id, result, str(body.url))
+    if delivery is not None:
+        after.add_task(send, delivery, path, str(body.url), worker.settings)
+    return worker.deliveries.find(job_id, body.file)
+
+
+@router.get("/result/{job_id}/deliver", responses=declared(NoSuchDeliveryError))
+def get_delivery(
+    job_id: JobId, worker: Worker, file: Annotated[str, Query(description="Name of a result")]
+) -> Delivery:
+    """How far a delivery is."""
+    return worker.deliveries.find(job_id, file)
+
+
+def _find(worker: Parts, job_id: str, file: str) -> tuple[ResultFile, Path]:
+    """A result of a completed job, and where it lies."""
     job = worker.store.get(job_id)
     if job.status is not JobStatus.COMPLETED:
         reason = f" {job.error}" if job.error else ""
@@ -79,15 +114,7 @@ def get_result(
     path = worker.runner.files(job_id).folder / result.name
     if not path.is_file():
         raise NoSuchFileError(f"{file} of job {job_id} was removed from the disk.", [])
-    if not _is_range_of(request.headers.get("range", "bytes=0-"), result.size):
-        raise BadRangeError(f"{file} has {result.size} bytes; ask for one range of them.")
-    worker.retention.use_results(job_id)
-    return _Result(
-        path,
-        media_type=MEDIA_TYPES.get(path.suffix),
-        filename=result.name,
-        headers={"ETag": f'"{result.sha256}"'},
-    )
+    return result, path
 
 
 def _is_range_of(text: str, size: int) -> bool:
