@@ -7,7 +7,7 @@ the rest: what is missing is asked for as ranges, and the parts are put together
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,11 +16,14 @@ from anyio import to_thread
 from stemserve.schema import Job, JobRequest, ResultFile
 
 from stemctl.backlog import Backlog
+from stemctl.bucket import Bucket
 from stemctl.client import BadResultError, RefusedError
 from stemctl.crew import Errand, Trip
+from stemctl.delivery import deliver
+from stemctl.errors import InputError, WorkerError
 from stemctl.joining import NoWavError, join
 from stemctl.long import LongTrack
-from stemctl.outputs import Origin, Record, put_in_place
+from stemctl.outputs import Origin, Record, cannot_write, put_in_place
 from stemctl.sharing import Follower, finish_request, joins_here, part_request
 from stemctl.staging import Staging
 from stemctl.trip import (
@@ -41,10 +44,6 @@ LONGEST_BUSY_PAUSE_S = 300.0
 
 class CannotKeepError(Exception):
     """The output cannot be written: nothing that comes after could be kept either."""
-
-    def __init__(self, reason: OSError) -> None:
-        super().__init__(str(reason))
-        self.reason = reason
 
 
 class Carrier:
@@ -79,8 +78,9 @@ class Carrier:
         finally:
             lanes.uploading.release()
         try:
-            with _keeping():
-                job = await computed(trip, str(request.job_id), self._watcher, follower)
+            with self._keeping():
+                follow = follower if self._staging.bucket is None else _to_its_end
+                job = await computed(trip, str(request.job_id), self._watcher, follow)
             if job is not None:
                 await lanes.downloading.acquire()
         finally:
@@ -93,6 +93,14 @@ class Carrier:
             return await self._bring_home(trip, job, origin)
         finally:
             lanes.downloading.release()
+
+    @contextmanager
+    def _keeping(self) -> Iterator[None]:
+        """Tell an `OSError` in the block as `CannotKeepError`."""
+        try:
+            yield
+        except OSError as error:
+            raise CannotKeepError(cannot_write(error, self._staging.out)) from error
 
     async def _take_up(self, trip: Trip, key: str) -> None:
         """Go on with what an earlier run has fetched of a long track."""
@@ -111,7 +119,7 @@ class Carrier:
         if long is not None and trip.span is not None:
             return await part_request(trip.track, origin, long, trip.span)
         if long is not None and not long.missing():
-            with _keeping():
+            with self._keeping():
                 return await finish_request(trip, origin, self._staging, self._watcher)
         return await job_request(trip.track, origin)
 
@@ -130,10 +138,31 @@ class Carrier:
 
     async def _bring_home(self, trip: Trip, job: Job, origin: Origin) -> bool:
         files = results(trip, job)
-        with _keeping():
+        if self._staging.bucket is not None:
+            return await self._deliver(trip, job, origin, files, self._staging.bucket)
+        with self._keeping():
             staged = await to_thread.run_sync(self._staging.track, f"{job.job_id}-{trip.number}")
             await download(trip, job, files, staged, self._watcher)
             return await self._put(trip, staged, origin, files)
+
+    async def _deliver(
+        self, trip: Trip, job: Job, origin: Origin, files: Sequence[ResultFile], bucket: Bucket
+    ) -> bool:
+        errand = trip.errand
+        if errand.homing is not None or errand.ended:
+            return False
+        errand.homing = trip
+        try:
+            await deliver(trip, job, files, bucket, origin, self._watcher)
+        except InputError as error:
+            raise CannotKeepError(str(error)) from error
+        except WorkerError:
+            trip.job_id = None  # its results stay there, for the next try
+            raise
+        finally:
+            errand.homing = None
+        errand.ended = trip.bore = True
+        return True
 
     async def _join(self, trip: Trip, origin: Origin, follower: Follower | None) -> bool:
         """Put the parts of a track end to end, and these in its place."""
@@ -145,7 +174,7 @@ class Carrier:
         trip.at("downloading", 1)
         self._watcher.moved(trip)
         try:
-            with _keeping():
+            with self._keeping():
                 staged = await to_thread.run_sync(self._staging.track, f"joined-{trip.number}")
                 files = []
                 for stem, name in zip(wanted.stems, wanted.file_names, strict=True):
@@ -181,16 +210,13 @@ class Carrier:
         return True
 
 
+async def _to_its_end(job: Job) -> bool:
+    """Ask for no part of what goes into a bucket: it would come here."""
+    del job
+    return False
+
+
 def _forget(errand: Errand) -> None:
     if errand.long is not None:
         errand.long.remove()
         errand.long = None
-
-
-@contextmanager
-def _keeping() -> Iterator[None]:
-    """Tell an `OSError` in the block as `CannotKeepError`."""
-    try:
-        yield
-    except OSError as error:
-        raise CannotKeepError(error) from error

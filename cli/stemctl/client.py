@@ -20,6 +20,7 @@ from pydantic import BaseModel, ValidationError
 from stamina.instrumentation import set_on_retry_hooks
 from stemserve.schema import (
     Deleted,
+    Delivery,
     Health,
     Input,
     Job,
@@ -208,6 +209,15 @@ class Worker:
             OSError: ``place`` cannot be written, or the disk is full.
         """
         await self._fetch(f"/result/{job_id}", {"file": file.name}, place, moved, file)
+
+    async def deliver(self, job_id: str, file: str, url: str) -> Delivery:
+        """Let it send one result to ``url``, or see that it does."""
+        body = {"file": file, "url": url}
+        return await self._ask(Delivery, "POST", f"/result/{job_id}/deliver", json=body)
+
+    async def delivery(self, job_id: str, file: str) -> Delivery:
+        """How far that is."""
+        return await self._ask(Delivery, "GET", f"/result/{job_id}/deliver", params={"file": file})
 
     async def _fetch(
         self, path: str, params: dict[str, str], place: Path, moved: Moved, file: ResultFile | None

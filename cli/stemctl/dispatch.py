@@ -21,7 +21,6 @@ from stemctl.carry import CannotKeepError, Carrier
 from stemctl.crew import BEGUN, Crew, Errand, Member, Trip
 from stemctl.errors import InputError, WorkerError
 from stemctl.failures import judge
-from stemctl.outputs import cannot_write
 from stemctl.report import End, Outcome, Report, left
 from stemctl.staging import Staging
 from stemctl.watch import Watcher
@@ -59,7 +58,7 @@ class Dispatch:
         self._scope = anyio.CancelScope()
         self._serving: TaskGroup | None = None
         self._byes: TaskGroup | None = None
-        self.report = Report(str(staging.out))
+        self.report = Report(staging.shown)
 
     @property
     def members(self) -> list[Member]:
@@ -166,7 +165,7 @@ class Dispatch:
         except (WorkerError, InputError) as error:
             hindrance = error
         except CannotKeepError as error:
-            self.report.error = cannot_write(error.reason, self._staging.out)
+            self.report.error = str(error)
             self._scope.cancel()
         finally:
             errand.spent(trip)

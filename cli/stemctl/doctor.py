@@ -11,9 +11,11 @@ from pathlib import Path
 
 import anyio
 
+from stemctl.bucket import bucket_of
 from stemctl.clouds import MARKETS, ask_clouds
 from stemctl.engine import find_engine
-from stemctl.errors import StackError, StemctlError
+from stemctl.errors import InputError, StackError, StemctlError
+from stemctl.objects import list_objects
 from stemctl.outputs import cannot_write
 from stemctl.probe import Probe, probe_fleet
 from stemctl.stack import Fleet, find_fleet, find_project, read_fleet, stack_outputs
@@ -51,6 +53,12 @@ def examine(
 
 def look_at_out(out: Path, needed: int) -> Finding:
     """Whether the output folder can be written to, and has room for ``needed`` bytes."""
+    if bucket := bucket_of(out):
+        try:
+            next(list_objects(bucket.url("")), None)
+        except InputError as error:
+            return Finding("out", False, str(error))
+        return Finding("out", True, f"{bucket} can be listed")
     there = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
     try:
         if not there.is_dir():

@@ -27,6 +27,12 @@ class JobFailedError(WorkerError):
         self.kind = kind
 
 
+class DeliveryFailedError(WorkerError):
+    """A worker could not put a stem where it is wanted."""
+
+    type = "delivery-failed"
+
+
 @dataclass(frozen=True)
 class Verdict:
     """What follows from a failure. Without any of it, the track is simply tried elsewhere."""
@@ -54,7 +60,7 @@ def judge(error: WorkerError | InputError) -> Verdict:
             return Verdict(hopeless=True)
         case JobFailedError(kind="disk-full"):
             return Verdict(aside=True)
-        case JobFailedError():
+        case JobFailedError() | DeliveryFailedError():
             return Verdict(failed=True, strike=True)
         case UnreachableError():
             # It may have died of the track, so that the track must not go round all of them.

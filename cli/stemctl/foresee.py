@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from stemctl.bucket import shown
 from stemctl.inputs import Inputs
 from stemctl.report import End, Outcome
 from stemctl.run import Asked, settled, sorted_out
@@ -41,9 +42,9 @@ class Foreseen:
         for track in self.waiting:
             size = _size(track)
             megabytes = None if size is None else size / MB
-            yield track.name, WOULD_DO, megabytes, track.wanted, self.out / track.place
+            yield track.name, WOULD_DO, megabytes, track.wanted, shown(self.out, track.place)
         for outcome in self.before:
-            where = outcome.error or self.out / (outcome.place or "")
+            where = outcome.error or shown(self.out, outcome.place)
             yield outcome.name, outcome.end, None, None, where
 
     def as_json(self) -> dict[str, Any]:
@@ -63,7 +64,7 @@ class Foreseen:
             {"name": o.name, "end": o.end, "place": o.place, "error": o.error} for o in self.before
         ]
         return {
-            "out": str(self.out),
+            "out": shown(self.out),
             "tracks": tracks,
             "workers": self.workers,
             "set_aside": self.set_aside,

@@ -14,13 +14,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from stemctl.bucket import bucket_of
 from stemctl.errors import InputError
 from stemctl.filter import EVERYTHING, Filter
 from stemctl.manifest import SUFFIXES as MANIFESTS
 from stemctl.manifest import read_manifest
 from stemctl.naming import Source, assign_places, printable
 from stemctl.objects import SCHEME, list_objects, object_name
-from stemctl.outputs import RECORD, check_out
+from stemctl.outputs import RECORD
 from stemctl.wishes import Wishes
 
 
@@ -100,7 +101,7 @@ def find_inputs(
         InputError: there is no song, and not even an unusable one; a manifest cannot be used; or
             ``out`` is a URL.
     """
-    check_out(out)
+    bucket_of(out)
     lists = [path for path in map(Path, arguments) if _is_manifest(path)]
     given = [argument for argument in arguments if Path(argument) not in lists]
     rows = [_Row(argument, Path(), wishes, None) for argument in given]
@@ -175,7 +176,7 @@ def _rows(manifests: Sequence[Path], wishes: Wishes) -> list[_Row]:
 
 def _find(row: _Row, out: Path, only: Filter, unusable: list[Unusable]) -> Iterator[_Found]:
     if row.argument.startswith(SCHEME):
-        yield from _objects(row.argument, only, unusable)
+        yield from _objects(row.argument, out, only, unusable)
         return
     if "://" in row.argument:
         url = _url(row.argument, unusable)
@@ -221,7 +222,7 @@ def _glob(pattern: Path, out: Path, only: Filter, unusable: list[Unusable]) -> I
         unusable.append(Unusable(printable(str(pattern)), "matches no audio: see the pattern"))
 
 
-def _objects(url: str, only: Filter, unusable: list[Unusable]) -> Iterator[_Found]:
+def _objects(url: str, out: Path, only: Filter, unusable: list[Unusable]) -> Iterator[_Found]:
     """An object; or, of a bucket or a key that ends in ``/``, all audio below it."""
     try:
         bucket, key = object_name(url)
@@ -231,7 +232,14 @@ def _objects(url: str, only: Filter, unusable: list[Unusable]) -> Iterator[_Foun
             yield _Found(Source((), name, above, False, url), url=url)
             return
         above = key.rstrip("/").rpartition("/")[2] or bucket
-        for entry, size in list_objects(url):
+        listed = list(list_objects(url))
+        ours = tuple(name[: -len(RECORD)] for name, _ in listed if name.endswith(f"/{RECORD}"))
+        into = bucket_of(out)
+        if into is not None and into.name == bucket:
+            ours += (into.key(""),)
+        for entry, size in listed:
+            if entry.startswith(ours):
+                continue
             *inside, name = entry.removeprefix(key).split("/")
             whole = f"{SCHEME}{bucket}/{entry}"
             entered = all(only.enters(inside[:i], part) for i, part in enumerate(inside))

@@ -153,12 +153,13 @@ def _left(budget: float | None, spent: float) -> float | None:
 
 def separated(order: Order, fleet: Fleet, budget: float | None) -> Report:
     """The run itself, as `stemctl submit` does it."""
+    from stemctl.bucket import bucket_of
     from stemctl.inputs import find_inputs
     from stemctl.run import Asked, run
     from stemctl.wishes import Wishes, read_wishes
 
     inputs = [text if "://" in text else str(order.folder / text) for text in order.inputs]
-    out = order.folder / order.out
+    out = order.out if bucket_of(order.out) else order.folder / order.out
     found = find_inputs(inputs, out, read_wishes(order.said, Wishes()))
     return anyio.run(run, found, fleet, Asked(out=out, budget=budget))
 

@@ -7,6 +7,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from stemctl.bucket import shown
 from stemctl.ephemeral import Order, new_name
 from stemctl.errors import CloudsError, InputError
 from stemctl.inputs import find_inputs
@@ -101,7 +102,7 @@ def make_order(
         said=wanted,
         budget=budget,
         keep=keep,
-        in_words=f"{songs} to {out}, by {' and '.join(words)}",
+        in_words=f"{songs} to {shown(out)}, by {' and '.join(words)}",
     )
 
 

@@ -11,7 +11,7 @@ import errno
 import hashlib
 import json
 import os
-import re
+from collections.abc import Sequence
 from pathlib import Path, PurePath
 
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
@@ -48,6 +48,8 @@ class Record(BaseModel):
     files: tuple[ResultFile, ...]
     places: tuple[str, ...] = ()
     """Of a track whose stems are spread: where each of the files is, under the output folder."""
+    begun: bool = False
+    """In a bucket: not all of the files have got there yet."""
 
     @field_validator("places")
     @classmethod
@@ -55,14 +57,6 @@ class Record(BaseModel):
         if any(PurePath(place).is_absolute() or ".." in PurePath(place).parts for place in places):
             raise ValueError("leads out of the output folder")
         return places
-
-
-def check_out(out: Path) -> None:
-    """Nothing, if it may be a folder; raises `InputError` for what is meant as a URL."""
-    if re.match(r"\w+:/", str(out)):
-        raise InputError(
-            f"--out {out}: stems go to a folder of this machine; from there they can be copied"
-        )
 
 
 def is_done(out: Path, track: Track, *, overwrite: bool) -> bool:
@@ -79,6 +73,33 @@ def is_done(out: Path, track: Track, *, overwrite: bool) -> bool:
         there, foreign = _look_at_folder(out / track.place, record)
     else:
         there, foreign = _look_at_files(out, track, record)
+    sizes = [_size(path) for path in there]
+    return judge(str(out / track.place), track, record, sizes, foreign=foreign, overwrite=overwrite)
+
+
+def judge(
+    where: str,
+    track: Track,
+    record: Record | None,
+    there: Sequence[int | None],
+    *,
+    foreign: bool,
+    overwrite: bool,
+) -> bool:
+    """What `is_done` says, by what is there.
+
+    Args:
+        where: The track's place, for people.
+        track: What is wanted.
+        record: What was put there, as far as is known.
+        there: Sizes of the record's files, None of those that are gone; empty if all are.
+        foreign: There is something else.
+        overwrite: It may be lost.
+
+    Raises:
+        InputError: it may not be lost.
+        OSError: the input cannot be read.
+    """
     if not there and not foreign:
         return False
     reason = "holds files that are not stemctl's"
@@ -86,17 +107,17 @@ def is_done(out: Path, track: Track, *, overwrite: bool) -> bool:
     if record and there:
         same = record.wanted == track.wanted
         if same and _is_of(record.origin, track.path, track.url):
-            sizes = [_size(path) for path in there]
             whole = [file.size for file in record.files]
-            if sizes == whole:
+            if there == whole and not record.begun:
                 return True
-            if any(size not in (None, right) for size, right in zip(sizes, whole, strict=True)):
+            changed = any(s not in (None, right) for s, right in zip(there, whole, strict=True))
+            if changed and not record.begun:
                 intact, reason = False, "holds stems that were changed since"
         else:
             intact = False
             reason = "holds the stems of another input" if same else f"holds {record.wanted}"
     if not intact and not overwrite:
-        raise InputError(f"{out / track.place} {reason}: choose another --out, or --overwrite")
+        raise InputError(f"{where} {reason}: choose another --out, or --overwrite")
     return False
 
 
@@ -161,17 +182,18 @@ def file_origin(path: Path) -> Origin:
 def read_record(out: Path, track: Track) -> Record | None:
     """What was put at a track's place; None where it was not stemctl, or cannot be told."""
     try:
-        record = Record.model_validate_json(_record_path(out, track).read_bytes())
+        record = Record.model_validate_json((out / record_place(track)).read_bytes())
     except (OSError, ValidationError):
         return None
     whole = track.own_folder or len(record.places) == len(record.files)
     return record if whole else None
 
 
-def _record_path(out: Path, track: Track) -> Path:
+def record_place(track: Track) -> str:
+    """Where a track's record lies, under the output folder."""
     if track.own_folder:
-        return out / track.place / RECORD
-    return out / RECORDS / f"{hashlib.sha256(fold(track.place).encode()).hexdigest()[:32]}.json"
+        return f"{track.place}/{RECORD}"
+    return f"{RECORDS}/{hashlib.sha256(fold(track.place).encode()).hexdigest()[:32]}.json"
 
 
 def _size(path: Path) -> int | None:
@@ -223,7 +245,7 @@ def _put_files(staged: Path, out: Path, track: Track, record: Record) -> None:
         if file not in track.files:
             (out / file).unlink(missing_ok=True)
     # First, so that what is there after a cut is known as ours.
-    noted = _record_path(out, track)
+    noted = out / record_place(track)
     noted.parent.mkdir(parents=True, exist_ok=True)
     _write_record(staged / RECORD, record.model_copy(update={"places": track.files}))
     (staged / RECORD).replace(noted)

@@ -12,9 +12,11 @@ from pathlib import Path
 import anyio
 from anyio import to_thread
 
+from stemctl.bucket import bucket_of
 from stemctl.budget import estimate
 from stemctl.client import Worker
 from stemctl.crew import Errand, Member
+from stemctl.delivery import Contents
 from stemctl.dispatch import Dispatch
 from stemctl.errors import InputError, WorkerError
 from stemctl.events import Events
@@ -142,11 +144,19 @@ async def settled(inputs: Inputs, fleet: Fleet, asked: Asked) -> tuple[Plan, dic
 
 
 async def sorted_out(inputs: Inputs, plan: Plan, asked: Asked) -> tuple[list[Outcome], list[Track]]:
-    """The outcomes of what needs no worker or may not have one, and the tracks that are left."""
+    """The outcomes of what needs no worker or may not have one, and the tracks that are left.
+
+    Raises:
+        InputError: the bucket cannot be looked into.
+    """
     before = [Outcome(bad.name, End.FAILED, error=bad.reason) for bad in inputs.unusable]
     waiting: list[Track] = []
+    bucket = bucket_of(asked.out)
+    contents = None
+    if bucket is not None:
+        contents = await to_thread.run_sync(Contents, bucket, plan.tracks)
     for track in plan.tracks:
-        outcome = await to_thread.run_sync(_before, track, asked)
+        outcome = await to_thread.run_sync(_before, track, asked, contents)
         if outcome:
             before.append(outcome)
         else:
@@ -214,10 +224,14 @@ async def _probe(fleet: Fleet) -> list[Probe]:
         await anyio.sleep(0.5)
 
 
-def _before(track: Track, asked: Asked) -> Outcome | None:
+def _before(track: Track, asked: Asked, contents: Contents | None) -> Outcome | None:
     """The outcome of a track that needs no worker any more, or may not have one."""
     try:
-        if is_done(asked.out, track, overwrite=asked.overwrite):
+        if contents is None:
+            done = is_done(asked.out, track, overwrite=asked.overwrite)
+        else:
+            done = contents.is_done(track, overwrite=asked.overwrite)
+        if done:
             return Outcome(track.name, End.THERE, track.place)
     except InputError as error:
         return Outcome(track.name, End.FAILED, track.place, error=str(error))

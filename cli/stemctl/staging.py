@@ -13,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
+from stemctl.bucket import bucket_of, kept_in, shown
 from stemctl.errors import InputError
 from stemctl.outputs import STAGING_PREFIX, cannot_write
 
@@ -24,7 +25,10 @@ class Staging:
     """The folder, as a context manager; gone when the run ends, unless there are parts in it."""
 
     def __init__(self, out: Path) -> None:
-        self.out = out
+        """``out`` is the output folder; for a bucket, the one that holds its ledger is taken."""
+        self.bucket = bucket_of(out)
+        self.shown = shown(out)
+        self.out = kept_in(out)
         self._lock: IO[bytes] | None = None
 
     def __enter__(self) -> Self:

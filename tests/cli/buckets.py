@@ -5,6 +5,7 @@ Signatures are computed here from AWS's description of Signature Version 4, by c
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import hmac
 import http.server
@@ -31,6 +32,14 @@ class Store:
     """By ``bucket/key``."""
     given: list[str] = field(default_factory=list)
     """Objects that were fetched."""
+    put: list[str] = field(default_factory=list)
+    """Objects that were written, each time."""
+    callers: dict[str, str] = field(default_factory=dict)
+    """By object: what the one that wrote it last says of itself."""
+    losing: set[str] = field(default_factory=set)
+    """Objects whose content is cut when they are written."""
+    closed: set[str] = field(default_factory=set)
+    """Ends of keys that may not be written."""
     refused: list[str] = field(default_factory=list)
 
     @property
@@ -107,57 +116,105 @@ def why_not(method: str, target: str, headers: Message) -> str | None:
     return None if hmac.compare_digest(signature, right) else "has a wrong signature"
 
 
+class Handler(http.server.BaseHTTPRequestHandler):
+    """Answers GET, for objects and listings; HEAD, PUT and DELETE for objects."""
+
+    protocol_version = "HTTP/1.1"
+    store: Store
+
+    def asked(self) -> tuple[str, str] | None:
+        """Bucket and key of a request; None: it is refused, and has its answer."""
+        reason = why_not(self.command, self.path, self.headers)
+        path = urlsplit(self.path).path
+        if reason:
+            self.store.refused.append(f"{path} {reason}")
+            self.answer(403, b"<Error><Code>AccessDenied</Code></Error>")
+            return None
+        bucket, _, key = unquote(path).lstrip("/").partition("/")
+        return bucket, key
+
+    def do_PUT(self) -> None:
+        if self.headers.get("Expect") == "100-continue":
+            self.send_response_only(100)
+            self.end_headers()
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        if (found := self.asked()) is None:
+            return
+        name = "/".join(found)
+        said = self.headers.get("Content-MD5")
+        if name.endswith(tuple(self.store.closed)):
+            self.answer(403, b"<Error><Code>AccessDenied</Code></Error>")
+        elif said and said != base64.b64encode(hashlib.md5(body).digest()).decode():
+            self.answer(400, b"<Error><Code>BadDigest</Code></Error>")
+        else:
+            self.store.objects[name] = body[:-1] if name in self.store.losing else body
+            self.store.put.append(name)
+            self.store.callers[name] = self.headers.get("User-Agent", "")
+            self.answer(200, b"")
+
+    def do_HEAD(self) -> None:
+        if (found := self.asked()) is None:
+            return
+        content = self.store.objects.get("/".join(found))
+        self.send_response(200 if content is not None else 404)
+        self.send_header("Content-Length", str(len(content or b"")))
+        self.send_header("ETag", f'"{hashlib.md5(content or b"").hexdigest()}"')
+        self.end_headers()
+
+    def do_DELETE(self) -> None:
+        if (found := self.asked()) is None:
+            return
+        self.store.objects.pop("/".join(found), None)
+        self.answer(204, b"")
+
+    def do_GET(self) -> None:
+        parts = urlsplit(self.path)
+        if (found := self.asked()) is None:
+            return
+        bucket, key = found
+        if key and f"{bucket}/{key}" in self.store.objects:
+            self.store.given.append(f"{bucket}/{key}")
+            self.answer(200, self.store.objects[f"{bucket}/{key}"])
+        elif key or not any(name.startswith(f"{bucket}/") for name in self.store.objects):
+            self.answer(404, b"<Error><Code>NoSuchKey</Code></Error>")
+        else:
+            self.answer(200, self.listing(bucket, dict(parse_qsl(parts.query))).encode())
+
+    def listing(self, bucket: str, asked: dict[str, str]) -> str:
+        """A page of ListObjectsV2."""
+        begins = f"{bucket}/{asked.get('prefix', '')}"
+        names = sorted(name for name in self.store.objects if name.startswith(begins))
+        first = int(asked.get("continuation-token", 0))
+        page, rest = names[first : first + PAGE], names[first + PAGE :]
+        entries = "".join(
+            f"<Contents><Key>{escape(quote(name.partition('/')[2], safe='/'))}</Key>"
+            f"<Size>{len(self.store.objects[name])}</Size></Contents>"
+            for name in page
+        )
+        more = f"<NextContinuationToken>{first + PAGE}</NextContinuationToken>" if rest else ""
+        return (
+            f"<ListBucketResult><EncodingType>url</EncodingType>{entries}"
+            f"<IsTruncated>{str(bool(rest)).lower()}</IsTruncated>{more}</ListBucketResult>"
+        )
+
+    def answer(self, status: int, body: bytes) -> None:
+        """Send an answer."""
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
 @contextmanager
 def running_store() -> Iterator[Store]:
     """A store on a free loopback port, ended afterwards."""
     store = Store()
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        """Answers GET, for objects and listings."""
-
-        def do_GET(self) -> None:
-            reason = why_not("GET", self.path, self.headers)
-            parts = urlsplit(self.path)
-            bucket, _, key = unquote(parts.path).lstrip("/").partition("/")
-            if reason:
-                store.refused.append(f"{parts.path} {reason}")
-                self.answer(403, b"<Error><Code>AccessDenied</Code></Error>")
-            elif key and f"{bucket}/{key}" in store.objects:
-                store.given.append(f"{bucket}/{key}")
-                self.answer(200, store.objects[f"{bucket}/{key}"])
-            elif key or not any(name.startswith(f"{bucket}/") for name in store.objects):
-                self.answer(404, b"<Error><Code>NoSuchKey</Code></Error>")
-            else:
-                self.answer(200, self.listing(bucket, dict(parse_qsl(parts.query))).encode())
-
-        def listing(self, bucket: str, asked: dict[str, str]) -> str:
-            """A page of ListObjectsV2."""
-            begins = f"{bucket}/{asked.get('prefix', '')}"
-            names = sorted(name for name in store.objects if name.startswith(begins))
-            first = int(asked.get("continuation-token", 0))
-            page, rest = names[first : first + PAGE], names[first + PAGE :]
-            entries = "".join(
-                f"<Contents><Key>{escape(quote(name.partition('/')[2], safe='/'))}</Key>"
-                f"<Size>{len(store.objects[name])}</Size></Contents>"
-                for name in page
-            )
-            more = f"<NextContinuationToken>{first + PAGE}</NextContinuationToken>" if rest else ""
-            return (
-                f"<ListBucketResult><EncodingType>url</EncodingType>{entries}"
-                f"<IsTruncated>{str(bool(rest)).lower()}</IsTruncated>{more}</ListBucketResult>"
-            )
-
-        def answer(self, status: int, body: bytes) -> None:
-            """Send an answer."""
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: object) -> None:
-            """Say nothing."""
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+    handler = type("Handler", (Handler,), {"store": store})
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         store.url = f"http://127.0.0.1:{server.server_port}"
         serving = threading.Thread(target=server.serve_forever, args=(0.02,))
         serving.start()

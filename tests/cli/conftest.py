@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from stemctl import objects
 
+from tests.cli.buckets import Store, running_store
 from tests.cli.driving import TOKEN, endpoints
 from tests.clouds.clock import Clock
 from tests.clouds.machines import Nothing
@@ -83,3 +86,17 @@ def runpod(monkeypatch: pytest.MonkeyPatch) -> Iterator[RunpodEmulator]:
         for name, value in cloud.environment.items():
             monkeypatch.setenv(name, value)
         yield cloud
+
+
+@pytest.fixture
+def store(monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
+    """A store, and its keys in the environment."""
+    for name in os.environ:
+        if name.startswith("AWS_"):
+            monkeypatch.delenv(name)
+    objects._client.cache_clear()
+    with running_store() as running:
+        for name, value in running.environment.items():
+            monkeypatch.setenv(name, value)
+        yield running
+    objects._client.cache_clear()

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from email.message import Message
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -30,23 +28,9 @@ from stemctl.wanted import Wanted
 from stemctl.wishes import Wishes
 from stemserve.schema import Job, StemFormat
 
-from tests.cli.buckets import SECRET, Store, running_store, why_not
+from tests.cli.buckets import SECRET, Store, why_not
 from tests.cli.driving import TOKEN, ends, stemctl, tree, write_song
 from tests.service.worker import RunningWorker
-
-
-@pytest.fixture
-def store(monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
-    """A store, and its keys in the environment."""
-    for name in os.environ:
-        if name.startswith("AWS_"):
-            monkeypatch.delenv(name)
-    objects._client.cache_clear()
-    with running_store() as running:
-        for name, value in running.environment.items():
-            monkeypatch.setenv(name, value)
-        yield running
-    objects._client.cache_clear()
 
 
 def test_a_url_is_signed_for_one_object_and_no_other(store: Store) -> None:
@@ -73,6 +57,16 @@ def test_a_folder_in_a_bucket_gives_its_audio(store: Store) -> None:
     ]
     assert [bad.name for bad in found.unusable] == ["s3://music/in/empty.wav"]
     assert not store.refused
+
+
+def test_stems_in_a_bucket_are_no_songs(store: Store) -> None:
+    made = {"made/a/vocals.wav": b"sound", "made/a/.stemctl.json": b"{}"}
+    store.objects = {f"music/{name}": b"sound" for name in ("a.wav", "out/b/vocals.wav")}
+    store.objects |= {f"music/{name}": content for name, content in made.items()}
+    found = find_inputs(["s3://music/"], Path("s3://music/out"), Wishes())
+    assert [song.url for song in found.songs] == ["s3://music/a.wav"]
+    found = find_inputs(["s3://music/"], Path("s3://another/out"), Wishes())
+    assert [song.place for song in found.songs] == ["a", "out/b/vocals"]
 
 
 def test_what_hinders_is_told(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -272,7 +272,7 @@ def test_a_part_in_mono_goes_where_the_pattern_says_and_again_costs_nothing(
         (["--format", "stem.mp4", "--mono"], "leave out --mono"),
         (["--output", "{trak}"], "no field trak: did you mean track?"),
         (["--output", "x"], "/b.wav: x/vocals.wav"),
-        (["--out", "s3://bucket/stems"], "stems go to a folder of this machine"),
+        (["--out", "ftp://host/stems"], "give a folder of this machine, or s3://bucket/prefix"),
     ],
 )
 def test_wishes_that_cannot_be_stop_a_run_before_anything_is_sent(

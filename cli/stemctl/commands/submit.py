@@ -60,7 +60,12 @@ def submit(
         bool, typer.Option("--null", "-0", help="The list that '-' reads has NUL between names.")
     ] = False,
     out: Annotated[
-        Path, typer.Option("--out", help="The stems go to OUT/track/stem.format.")
+        Path,
+        typer.Option(
+            "--out",
+            help="The stems go to OUT/track/stem.format; s3://bucket/prefix: the workers put them"
+            " there themselves.",
+        ),
     ] = Path("stems"),
     output: Annotated[
         str,
@@ -174,6 +179,7 @@ def submit(
     import anyio
     from anyio import to_thread
 
+    from stemctl.bucket import shown
     from stemctl.console import print_json, print_table
     from stemctl.events import open_events
     from stemctl.filter import Filter
@@ -229,7 +235,7 @@ def submit(
         print_table(
             ["track", "", "worker", "seconds", "× realtime", "stems in, or why not"],
             (
-                (o.name, o.end, o.worker, o.seconds, o.realtime, o.error or out / (o.place or ""))
+                (o.name, o.end, o.worker, o.seconds, o.realtime, o.error or shown(out, o.place))
                 for o in report.outcomes
             ),
         )

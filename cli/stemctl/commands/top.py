@@ -43,6 +43,7 @@ def top(
     from rich.console import Console
     from rich.live import Live
 
+    from stemctl.bucket import kept_in
     from stemctl.console import WIDE, print_json
     from stemctl.stack import find_fleet
     from stemctl.top import as_json as in_json
@@ -53,14 +54,14 @@ def top(
     if console.is_terminal and not as_json:
         with Live(console=console, auto_refresh=False, screen=True) as live:
             while True:
-                live.update(_shown(anyio.run(look, fleet), running(out)), refresh=True)
+                live.update(_shown(anyio.run(look, fleet), running(kept_in(out))), refresh=True)
                 time.sleep(every)
     rows = anyio.run(look, fleet)
     if as_json:
-        print_json(in_json(rows, running(out)))
+        print_json(in_json(rows, running(kept_in(out))))
     else:
         console.width = WIDE
-        console.print(_shown(rows, running(out)))
+        console.print(_shown(rows, running(kept_in(out))))
     answered = sum(row.status is not None for row in rows)
     if answered < len(rows):
         raise typer.Exit(1 if answered else 2)
