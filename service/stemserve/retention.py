@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+import sqlite3
 import threading
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -69,7 +70,7 @@ class Retention:
         while True:
             try:
                 await run_sync(self.sweep)
-            except (StemserveError, OSError) as error:
+            except (StemserveError, OSError, sqlite3.Error) as error:
                 _log.warning("what is kept could not be looked through: %s", error)
             await anyio.sleep(SWEEP_S)
 
