@@ -28,8 +28,8 @@ def submitting(
             process.kill()
 
 
-def finish(process: subprocess.Popen[str]) -> Answer:
+def finish(process: subprocess.Popen[str], within_s: float = 90) -> Answer:
     """What came of it, once it has ended."""
-    out, err = process.communicate(timeout=90)
+    out, err = process.communicate(timeout=within_s)
     assert "Traceback" not in err, err
     return Answer(process.returncode, out, err)

@@ -1,12 +1,14 @@
 """Real workers that share a long track, and a run that is killed: as if nothing had happened.
 
 The workers' segments are short here, and each takes its time, so that there is a middle in which
-to kill something.
+to kill something. `make soak` does the same with a song of three hours.
 """
 
 from __future__ import annotations
 
+import os
 import sys
+import wave
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -19,7 +21,9 @@ from tests.cli.running import finish, submitting
 from tests.service.sounds import tones, write_audio, write_video
 from tests.service.worker import RunningWorker, eventually, running_worker
 
-SEGMENT_S = 4
+SONG_S = float(os.environ.get("STEMFLEET_TEST_SONG_SECONDS", "121.5"))
+SEGMENT_S = SONG_S // 30
+WITHIN_S = 120 + SONG_S
 SLOW = f"""
 import time
 from stemserve.separation import perform
@@ -31,10 +35,13 @@ def commit(self, *arguments, **more):
     committed(self, *arguments, **more)
 
 committed, Segments.commit = Segments.commit, commit
-perform.SEGMENT_SECONDS = {SEGMENT_S}
+perform.SEGMENT_SECONDS = {SEGMENT_S:.0f}
 main()
 """
 SEPARATION = (sys.executable, "-c", SLOW)
+
+
+pytestmark = pytest.mark.timeout(300 + 4 * SONG_S)
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +82,19 @@ def bad_inputs(folder: Path) -> dict[str, str]:
     return {path.name: "failed" if path.name in failing else "done" for path in folder.iterdir()}
 
 
+def long_song(path: Path, seconds: float) -> Path:
+    """A song of seven seconds over and over."""
+    with wave.open(str(write_song(path, 7))) as short:
+        frames, kind = short.readframes(short.getnframes()), short.getparams()
+    left = round(seconds * kind.framerate) * kind.nchannels * kind.sampwidth
+    with wave.open(str(path), "wb") as file:
+        file.setparams(kind)
+        while left:
+            file.writeframesraw(frames[:left])
+            left -= min(left, len(frames))
+    return path
+
+
 def parts_home(out: Path) -> list[Path]:
     return list(out.glob(".stemctl-*/parts/*/[0-9]*-*"))
 
@@ -87,20 +107,22 @@ def test_a_killed_run_over_two_workers_comes_to_what_one_worker_makes(
     tmp_path: Path, pair: list[RunningWorker]
 ) -> None:
     ends = bad_inputs(tmp_path / "in")
-    write_song(tmp_path / "in" / "long.wav", 30 * SEGMENT_S + 1.5)
+    long_song(tmp_path / "in" / "long.wav", SONG_S)
     ends["long.wav"] = "done"
     words = ["submit", tmp_path / "in", "--bit-depth", "16", "--json"]
-    alone = stemctl(*words, "--out", tmp_path / "alone", *urls(pair[0]))
+    with submitting([*words, "--out", tmp_path / "alone", *urls(pair[0])]) as process:
+        alone = finish(process, WITHIN_S)
     assert {Path(t["name"]).name: t["end"] for t in alone.json["tracks"]} == ends
 
     out = tmp_path / "out"
     words += ["--out", out, *urls(*pair)]
     with submitting(words, TOKEN) as process:
-        eventually(lambda: len(parts_home(out)) > 4)
+        eventually(lambda: len(parts_home(out)) > 4, deadline_s=WITHIN_S)
         process.kill()
         process.wait()
     home = len(parts_home(out))
-    again = stemctl(*words)
+    with submitting(words) as process:
+        again = finish(process, WITHIN_S)
     found = {Path(t["name"]).name: t["end"] for t in again.json["tracks"]}
     assert {n: e.replace("there", "done") for n, e in found.items()} == ends, again.err
     assert tree(out) == tree(tmp_path / "alone")
@@ -117,25 +139,27 @@ def test_a_killed_run_over_two_workers_comes_to_what_one_worker_makes(
     trips = [t for t in second["trips"] if t["place"] == "long" and t["bore"]]
     assert {trip["slot"] for trip in trips} == {w.url.removeprefix("http://") for w in pair}
     asked = sum(trip["end_frame"] - trip["start_frame"] for trip in trips)
-    assert asked <= (30 * SEGMENT_S + 1.5 - (home - 1) * SEGMENT_S) * RATE
+    assert asked <= (SONG_S - (home - 1) * SEGMENT_S) * RATE
 
 
 @pytest.mark.parametrize("options", [["--format", "flac"], ["--format", "mp3"]])
 def test_formats_that_are_encoded_continue_on_another_worker(
     tmp_path: Path, pair: list[RunningWorker], options: list[str]
 ) -> None:
-    song = write_song(tmp_path / "long.wav", 16 * SEGMENT_S + 1.5)
-    alone = stemctl("submit", song, *options, "--out", tmp_path / "alone", *urls(pair[1]))
+    song = long_song(tmp_path / "long.wav", SONG_S / 2)
+    words = ["submit", song, *options, "--json"]
+    with submitting([*words, "--out", tmp_path / "alone", *urls(pair[1])]) as process:
+        alone = finish(process, WITHIN_S)
     assert alone.code == 0, alone.err
     out = tmp_path / "out"
     short_lived = running_worker(tmp_path / "first", TOKEN, separation_command=SEPARATION)
     with short_lived as first:
         first.wait_ready()
-        words = ["submit", song, *options, "--out", out, *urls(first, pair[1]), "--json"]
+        words += ["--out", out, *urls(first, pair[1])]
         with submitting(words, TOKEN) as process:
-            eventually(lambda: len(parts_home(out)) > 3)
+            eventually(lambda: len(parts_home(out)) > 3, deadline_s=WITHIN_S)
             first.kill()
-            answer = finish(process)
+            answer = finish(process, WITHIN_S)
     assert answer.code == 0, answer.err
     assert list(answer.json["set_aside"]) == [first.url.removeprefix("http://")]
     for name in tree(tmp_path / "alone"):
