@@ -166,7 +166,7 @@ class Retention:
 
     def _clear_left_overs(self) -> None:
         """Remove what an end in mid-work left: folders of jobs that have none, unfinished work."""
-        with suppress(OSError):
+        with suppress(StemserveError, OSError, sqlite3.Error):
             for folder in (self._settings.data_dir / "jobs").iterdir():
                 match self._jobs.status(folder.name):
                     case None:
