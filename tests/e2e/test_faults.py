@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml  # type: ignore[import-untyped]
@@ -16,8 +15,9 @@ import yaml  # type: ignore[import-untyped]
 from tests.clouds.machines import StandIn
 from tests.clouds.runpod import EXITED, TERMINATED
 from tests.e2e.conftest import Project
-from tests.e2e.rented import IMAGE, Clouds, labels_in, rented, state_of
+from tests.e2e.rented import Clouds, labels_in, rented, state_of
 from tests.e2e.test_fleet import read_all
+from tests.e2e.test_kills import DECLARED, GROUPS
 from tests.e2e.troubles import (
     DESTROY,
     FLOWS,
@@ -36,12 +36,8 @@ EVERY = os.environ.get("STEMFLEET_TEST_FAULTS") == "every"
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(600)]
 
-GROUPS: list[dict[str, Any]] = [
-    {"name": name, "cloud": cloud, "count": 2, "image": IMAGE, "gpu": {"maxUsdPerHour": 0.8}}
-    for name, cloud in (("gpu", "vast"), ("pods", "runpod"))
-]
-DECLARED = 4
 PATIENCE, PATIENCE_UNDER_TROUBLE = 90, 12
+"""Seconds that `up` may take to get its workers ready."""
 
 Round = dict[str, list[tuple[str, Trouble]]]
 """By command of the engine: which troubles come up on which cloud."""
