@@ -8,14 +8,11 @@ from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from stemfleet.clouds.base import BadKeyError, Cloud, CloudError
-from stemfleet.clouds.registry import CLOUD_NAMES, find_cloud
+from stemfleet.clouds.registry import CLOUDS, LOCAL, find_cloud
 
 from stemctl.errors import InputError
 
 T = TypeVar("T")
-
-MARKETS = tuple(name for name in CLOUD_NAMES if name != "local")
-"""The clouds on which machines cost something."""
 
 
 @dataclass
@@ -33,6 +30,11 @@ class Answers(Generic[T]):
         return [f"{name}: {reason}" for name, reason in {**self.skipped, **self.failed}.items()]
 
 
+def markets() -> list[str]:
+    """The clouds on which machines cost something."""
+    return [name for name in CLOUDS if name != LOCAL]
+
+
 def ask_clouds(names: Iterable[str], question: Callable[[Cloud], T]) -> Answers[T]:
     """Ask each cloud the same, at the same time.
 
@@ -41,8 +43,8 @@ def ask_clouds(names: Iterable[str], question: Callable[[Cloud], T]) -> Answers[
     """
     asked = list(dict.fromkeys(names))
     for name in asked:
-        if name not in CLOUD_NAMES:
-            raise InputError(f"there is no cloud {name!r}; there are: {', '.join(CLOUD_NAMES)}")
+        if name not in CLOUDS:
+            raise InputError(f"there is no cloud {name!r}; there are: {', '.join(CLOUDS)}")
 
     def ask(name: str) -> T:
         return question(find_cloud(name))

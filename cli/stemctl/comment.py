@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from stemfleet.clouds.registry import CLOUDS, LOCAL
+
 from stemctl.preview import GroupChange, Preview
 
-CLOUDS = {"vast": "Vast.ai", "runpod": "RunPod", "local": "this machine"}
 SHOWN_SLOTS = 8
 """Of one reason; the rest is counted."""
 
@@ -83,8 +84,8 @@ def _sign(change: float) -> str:
 
 
 def _machines(group: GroupChange) -> str:
-    cloud = CLOUDS.get(group.cloud, group.cloud)
-    return f"{group.machine} on {cloud}" if group.cloud != "local" else f"worker on {cloud}"
+    cloud = CLOUDS[group.cloud].title if group.cloud in CLOUDS else group.cloud
+    return f"{group.machine} on {cloud}" if group.cloud != LOCAL else f"worker on {cloud}"
 
 
 def _what(group: GroupChange) -> str:

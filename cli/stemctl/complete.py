@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from stemctl.presets import COSTS
+
 FORMATS = ("wav", "flac", "mp3", "opus", "m4a", "stem.mp4")
 BIT_DEPTHS = ("16", "24", "32f")
 CLIPS = ("none", "rescale", "clamp")
 LICENCES = ("any", "granted")
-PRESETS = (
-    "ensemble", "ensemble-single", "ensemble-fast", "htdemucs_ft", "htdemucs", "htdemucs_6s",
-    "hdemucs_mmi", "kim_vocal_2", "center",
-)  # fmt: skip
+PRESETS = tuple(COSTS)
 STEMS = ("vocals", "instrumental", "drums", "bass", "other", "guitar", "piano", "all")
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import anyio
 
 from stemctl.bucket import bucket_of
-from stemctl.clouds import MARKETS, ask_clouds
+from stemctl.clouds import ask_clouds, markets
 from stemctl.engine import find_engine
 from stemctl.errors import InputError, StackError, StemctlError
 from stemctl.objects import list_objects
@@ -90,7 +90,7 @@ def _fleet(project: Path | None, stack: str, findings: list[Finding]) -> Fleet:
 
 def _keys() -> list[Finding]:
     """The clouds that could be rented from, where there is no fleet."""
-    with_key = ask_clouds(MARKETS, lambda cloud: cloud).given
+    with_key = ask_clouds(markets(), lambda cloud: cloud).given
     if not with_key:
         return []
     names = " and ".join(with_key)

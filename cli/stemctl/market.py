@@ -9,16 +9,14 @@ from pathlib import Path
 
 from stemfleet.clouds.base import Offer
 from stemfleet.clouds.offers import RENTED
+from stemfleet.clouds.registry import LOCAL
 
-from stemctl.clouds import ask_clouds
+from stemctl.clouds import ask_clouds, markets
 from stemctl.errors import InputError
 from stemctl.headers import song_lengths
 from stemctl.inputs import Inputs, Unusable, find_inputs
 from stemctl.quote import Plan, Work, make_plans, until, work
 from stemctl.wishes import Wishes
-
-LOCAL = "local"
-"""The cloud that is this machine: it costs nothing, and has no market."""
 
 
 @dataclass(frozen=True)
@@ -40,13 +38,15 @@ class Quoted:
     unusable: tuple[Unusable, ...]
 
 
-def clouds_of(text: str) -> list[str]:
-    """The names in ``vast,runpod``."""
+def clouds_of(text: str | None) -> list[str]:
+    """The names in ``vast,runpod``; without any, those of all markets."""
+    if text is None:
+        return markets()
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
 def ask_market(
-    clouds: str,
+    clouds: str | None,
     gpus: Iterable[str] | None,
     max_price: float | None,
     *,

@@ -31,7 +31,8 @@ JsonOption = Annotated[
     bool, typer.Option("--json", help="Print one JSON object on standard output.")
 ]
 CloudsOption = Annotated[
-    str, typer.Option("--cloud", metavar="A,B", help="The clouds to look at: vast, runpod.")
+    str | None,
+    typer.Option("--cloud", metavar="A,B", help="The clouds to look at. Default: all."),
 ]
 GpuOption = Annotated[
     list[str] | None,

@@ -7,11 +7,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from stemfleet.clouds.registry import LOCAL
+
 from stemctl.bucket import shown
 from stemctl.ephemeral import Order, new_name
 from stemctl.errors import CloudsError, InputError
 from stemctl.inputs import find_inputs
-from stemctl.market import LOCAL, ask_market, clouds_of, quoted_inputs
+from stemctl.market import ask_market, clouds_of, quoted_inputs
 from stemctl.quote import choose, in_words
 from stemctl.stack import find_project
 from stemctl.wishes import Wishes, read_wishes
@@ -27,7 +29,7 @@ def make_order(
     out: Path,
     said: Mapping[str, str | None],
     *,
-    clouds: str,
+    clouds: str | None,
     count: str,
     gpus: Iterable[str] | None,
     max_price: float | None,

@@ -18,22 +18,11 @@ import platformdirs
 from pydantic import BaseModel, ValidationError
 from stemfleet.clouds.offers import expected_speed, normal
 
+from stemctl.presets import COSTS
+
 HTDEMUCS_REALTIME = 50.0
 """Seconds of audio a second of `htdemucs` on an RTX 3090. Others report 42 to 53 of a V100 with
 Demucs itself; nothing of this project was measured on a GPU yet."""
-
-COSTS: dict[str, tuple[float, float]] = {
-    "htdemucs": (1.0, 1.0),
-    "htdemucs_ft": (4.0, 1.0),
-    "htdemucs_6s": (0.8, 0.8),
-    "hdemucs_mmi": (1.0, 1.0),
-    "kim_vocal_2": (1.4, 1.4),
-    "ensemble": (28.5, 9.0),
-    "ensemble-single": (25.9, 6.4),
-    "ensemble-fast": (9.6, 3.8),
-}
-"""By preset, in times of `htdemucs`: of all stems, and of vocals and instrumental alone. A worker
-tells the same of itself, but for a quote there is none."""
 
 HERE, HERE_REALTIME = "this machine", 2.0
 """The name of what a worker of this machine runs on, and its speed of `htdemucs` on two cores."""
@@ -82,8 +71,8 @@ def speed_of(gpu: str, preset: str, stems: Iterable[str] = ()) -> Speed:
     kept = _read().speeds.get(kind, {}).get(normal(gpu))
     if kept and kept.audio_s >= ENOUGH_S and kept.work_s > 0:
         return Speed(kept.audio_s / kept.work_s, True)
-    whole, two = COSTS.get(preset, (LEAST_COST, LEAST_COST))
-    cost = two if kind.endswith("/two") else whole
+    whole, two = COSTS.get(preset, (0.0, 0.0))
+    cost = max(LEAST_COST, two if kind.endswith("/two") else whole)
     alone = HERE_REALTIME if gpu == HERE else HTDEMUCS_REALTIME * expected_speed(gpu)
     return Speed(alone / cost, False)
 

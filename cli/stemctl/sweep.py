@@ -13,7 +13,7 @@ from pathlib import Path
 
 from stemfleet.clouds.base import CloudError, Machine
 from stemfleet.clouds.label import parse_label
-from stemfleet.clouds.registry import CLOUD_NAMES, find_cloud
+from stemfleet.clouds.registry import CLOUDS, find_cloud
 
 from stemctl.clouds import Answers, ask_clouds
 from stemctl.state import State, project_name, read_state
@@ -52,7 +52,7 @@ def survey(project: Path, stacks: Collection[str], clouds: Collection[str] | Non
         InputError: there is no such cloud.
     """
     name = project_name(project)
-    answers = ask_clouds(clouds or CLOUD_NAMES, lambda cloud: cloud.machines(f"{name}."))
+    answers = ask_clouds(clouds or CLOUDS, lambda cloud: cloud.machines(f"{name}."))
     state = read_state(project)
     found = [
         Found(cloud, parts.stack, machine, _reason_to_keep(parts.stack, stacks, state))

@@ -26,7 +26,7 @@ from pydantic.alias_generators import to_camel
 
 from stemfleet.clouds.label import GROUP_NAME
 from stemfleet.clouds.offers import RENTED
-from stemfleet.clouds.registry import CLOUD_NAMES
+from stemfleet.clouds.registry import CLOUDS, LOCAL
 from stemfleet.faults import faults, nearest
 
 IDLE_MINUTES = 15.0
@@ -112,7 +112,7 @@ class Group(_Checked):
     @property
     def rented(self) -> bool:
         """Whether its machines cost anything."""
-        return self.cloud != "local"
+        return self.cloud != LOCAL
 
     @property
     def usd_per_hour(self) -> float:
@@ -145,15 +145,15 @@ class Group(_Checked):
     @field_validator("cloud")
     @classmethod
     def _known_cloud(cls, cloud: str) -> str:
-        if cloud not in CLOUD_NAMES:
-            raise ValueError(f"there is no cloud {cloud!r}{nearest(cloud, CLOUD_NAMES)}")
+        if cloud not in CLOUDS:
+            raise ValueError(f"there is no cloud {cloud!r}{nearest(cloud, list(CLOUDS))}")
         return cloud
 
     @field_validator("image")
     @classmethod
     def _rented_machines_run_one(cls, image: str | None, info: ValidationInfo) -> str | None:
         built = info.context and info.context.get("built")
-        if image is None and not built and info.data.get("cloud", "local") != "local":
+        if image is None and not built and info.data.get("cloud", LOCAL) != LOCAL:
             raise ValueError(
                 "this key is missing: a rented machine runs an image that holds the worker, "
                 "as `image: registry/owner/name:tag`"
@@ -163,7 +163,7 @@ class Group(_Checked):
     @field_validator("gpu")
     @classmethod
     def _rented_machines_have_a_cap(cls, gpu: Gpu | None, info: ValidationInfo) -> Gpu | None:
-        if gpu is None and info.data.get("cloud", "local") != "local":
+        if gpu is None and info.data.get("cloud", LOCAL) != LOCAL:
             raise ValueError(
                 "this key is missing: say at least what a machine may cost, "
                 "as `gpu: {maxUsdPerHour: 0.5}`"

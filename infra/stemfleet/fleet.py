@@ -13,13 +13,13 @@ import pulumi
 from pulumi.runtime.config import CONFIG, get_config_env
 
 from stemfleet.clouds.label import stack_prefix
-from stemfleet.clouds.registry import on_bare_port
+from stemfleet.clouds.registry import CLOUDS
 from stemfleet.config import ConfigError, FleetConfig, Group, parse_config, parse_values
 from stemfleet.handover import share
 from stemfleet.identity import Identity, WorkerCertificate
 from stemfleet.price import at_most, low_balances, table
 from stemfleet.ready import Ready
-from stemfleet.slot import SLOT_TYPES, gpu_filter
+from stemfleet.slot import gpu_filter, slot_type
 
 
 def read_config() -> FleetConfig:
@@ -88,7 +88,7 @@ class Fleet(pulumi.ComponentResource):
             shared |= handed_over
         groups = {group.name: _of_all_slots(group, image) for group in config.groups}
         slots = {
-            name: SLOT_TYPES[group.cloud](
+            name: slot_type(group.cloud)(
                 name, {"slot": name, **groups[group.name], **shared}, child
             )
             for group in config.groups
@@ -140,7 +140,7 @@ def _built_image(config: FleetConfig, opts: pulumi.ResourceOptions) -> pulumi.Ou
 
 
 def _on_bare_port(group: Group) -> bool:
-    return on_bare_port(group.cloud, gpu_filter(group.want))
+    return CLOUDS[group.cloud].on_bare_port(gpu_filter(group.want))
 
 
 def _of_all_slots(group: Group, image: pulumi.Output[str] | None) -> dict[str, Any]:

@@ -9,6 +9,8 @@ the state of existing stacks.
 from __future__ import annotations
 
 import re
+import types
+from functools import cache
 from typing import Any
 
 import pulumi
@@ -16,7 +18,7 @@ from pulumi.dynamic import CreateResult, DiffResult, ReadResult, Resource, Updat
 
 from stemfleet.clouds.base import Certificate, GpuFilter, Machine, MachineState, WorkerSpec
 from stemfleet.clouds.label import slot_label
-from stemfleet.clouds.registry import find_cloud, on_bare_port
+from stemfleet.clouds.registry import CLOUDS, find_cloud
 from stemfleet.duds import remembered
 from stemfleet.errors import shown_plainly
 from stemfleet.handover import WorkersProvider, kept
@@ -48,7 +50,7 @@ def worker_spec(props: dict[str, Any]) -> WorkerSpec:
     image, want, given = props.get("image"), gpu_filter(props["want"]), fingerprint(props["token"])
     limits = {"idle_minutes": props.get("idleMinutes"), "lease_hours": props.get("leaseHours")}
     certificate = None
-    if on_bare_port(props["cloud"], want):
+    if CLOUDS[props["cloud"]].on_bare_port(want):
         certificate = Certificate(
             props["certificate"], props["certificateKey"], props.get("certificateAuthority", "")
         )
@@ -153,21 +155,8 @@ class Slot(Resource):
         return {"label": self.label, "instanceId": self.instanceId}
 
 
-class LocalWorker(Slot, module="local", name="Worker"):
-    """A worker on this machine."""
-
-
-class RunpodPod(Slot, module="runpod", name="Pod"):
-    """A pod on RunPod."""
-
-
-class VastInstance(Slot, module="vast", name="Instance"):
-    """An instance on Vast.ai."""
-
-
-SLOT_TYPES: dict[str, type[Slot]] = {
-    "local": LocalWorker,
-    "runpod": RunpodPod,
-    "vast": VastInstance,
-}
-"""The resource type of each cloud's slots."""
+@cache
+def slot_type(cloud: str) -> type[Slot]:
+    """The resource type of a cloud's slots, as ``vast:Instance`` in what the engine shows."""
+    machine = CLOUDS[cloud].machine
+    return types.new_class(machine, (Slot,), {"module": cloud, "name": machine})

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from stemctl import speeds
 from stemctl.errors import InputError
 from stemctl.headers import song_length
+from stemctl.presets import COSTS
 from stemctl.quote import Work, choose, make_plans, until, worthwhile
 from stemfleet.clouds.base import Offer
 from stemserve.separation.presets import PRESETS
@@ -70,10 +71,10 @@ def test_more_machines_cost_their_boots_and_save_time() -> None:
 
 
 def test_expected_costs_are_those_that_the_presets_tell() -> None:
-    for name, recipe in PRESETS.items():
-        whole, two = speeds.COSTS.get(name, (0.0, 0.0))
-        assert whole == round(recipe.cost(recipe.stems), 1), name
-        assert two == round(recipe.cost(("vocals",)), 1), name
+    assert {
+        name: (round(recipe.cost(recipe.stems), 1), round(recipe.cost(("vocals",)), 1))
+        for name, recipe in PRESETS.items()
+    } == COSTS
 
 
 def test_what_was_measured_is_believed_and_kept_for_the_next_quote() -> None:

@@ -81,7 +81,7 @@ def offers(
     from stemfleet.clouds.base import GpuFilter
     from stemfleet.clouds.offers import RENTED, cost, sold_gb, speed
 
-    from stemctl.clouds import MARKETS, ask_clouds
+    from stemctl.clouds import ask_clouds, markets
     from stemctl.console import print_json, print_table
     from stemctl.errors import CloudsError
 
@@ -103,7 +103,7 @@ def offers(
         spot=spot,
         direct_port=direct_port,
     )
-    answers = ask_clouds(cloud or MARKETS, lambda market: market.offers(want))
+    answers = ask_clouds(cloud or markets(), lambda market: market.offers(want))
     if not any(answers.given.values()):
         raise CloudsError("; ".join(answers.refusals) or "nothing is offered")
     found = sorted(

@@ -33,7 +33,7 @@ def quote(
     stems: Annotated[
         str, typer.Option("--stems", metavar="A,B", help="Default: vocals and instrumental.")
     ] = "vocals,instrumental",
-    cloud: CloudsOption = "vast,runpod",
+    cloud: CloudsOption = None,
     gpu: GpuOption = None,
     max_price: MaxPriceOption = None,
     spot: SpotOption = False,

@@ -42,9 +42,13 @@ def run(
         str, typer.Option("--format", help="wav, flac, mp3, opus, m4a; stem.mp4 for DJs.")
     ] = "wav",
     cloud: Annotated[
-        str,
-        typer.Option("--cloud", metavar="A,B", help="vast, runpod; local is this machine as well."),
-    ] = "vast,runpod",
+        str | None,
+        typer.Option(
+            "--cloud",
+            metavar="A,B",
+            help="vast, runpod; local is this machine. Default: all that rent machines out.",
+        ),
+    ] = None,
     count: Annotated[
         str,
         typer.Option("--count", metavar="N|auto", help="Machines; auto: as --by and --budget ask."),

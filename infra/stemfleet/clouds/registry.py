@@ -1,18 +1,58 @@
-"""The clouds by name. An adapter is imported when it is asked for, with the SDK that it needs."""
+"""The clouds by name: the one place that a new adapter is added to.
+
+An adapter is imported when it is asked for, with the SDK that it needs.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 from stemfleet.clouds.base import Cloud, CloudError, GpuFilter
 
-CLOUD_NAMES = ("local", "runpod", "vast")
+LOCAL = "local"
+"""The cloud that is this machine: nothing is paid there, and it has no market."""
 
 
-def on_bare_port(name: str, want: GpuFilter) -> bool:
-    """Whether workers that a cloud rents for this filter are reached on a port of their machine.
+@dataclass(frozen=True)
+class Registered:
+    """A cloud as the rest of the program knows it before it is asked for anything."""
+
+    title: str
+    """For people: ``Vast.ai``."""
+    machine: str
+    """What it calls a machine. State knows slots by it (``vast:Instance``): it stays as it is."""
+    adapter: Callable[[], Cloud]
+    on_bare_port: Callable[[GpuFilter], bool]
+    """Whether workers that it rents for a filter are reached on a port of their machine.
 
     Nothing there speaks TLS but the worker itself, so it needs a certificate.
     """
-    return name == "vast" or (name == "runpod" and want.direct_port)
+
+
+def _local() -> Cloud:
+    from stemfleet.clouds.local import LocalCloud
+
+    return LocalCloud()
+
+
+def _runpod() -> Cloud:
+    from stemfleet.clouds.runpod import RunpodCloud
+
+    return RunpodCloud()
+
+
+def _vast() -> Cloud:
+    from stemfleet.clouds.vast import VastCloud
+
+    return VastCloud()
+
+
+CLOUDS: dict[str, Registered] = {
+    LOCAL: Registered("this machine", "Worker", _local, lambda _: False),
+    "runpod": Registered("RunPod", "Pod", _runpod, lambda want: want.direct_port),
+    "vast": Registered("Vast.ai", "Instance", _vast, lambda _: True),
+}
 
 
 def find_cloud(name: str) -> Cloud:
@@ -21,16 +61,6 @@ def find_cloud(name: str) -> Cloud:
     Raises:
         CloudError: there is no cloud of that name.
     """
-    if name == "local":
-        from stemfleet.clouds.local import LocalCloud
-
-        return LocalCloud()
-    if name == "runpod":
-        from stemfleet.clouds.runpod import RunpodCloud
-
-        return RunpodCloud()
-    if name == "vast":
-        from stemfleet.clouds.vast import VastCloud
-
-        return VastCloud()
-    raise CloudError(f"there is no cloud {name!r}; there are: {', '.join(CLOUD_NAMES)}")
+    if name not in CLOUDS:
+        raise CloudError(f"there is no cloud {name!r}; there are: {', '.join(CLOUDS)}")
+    return CLOUDS[name].adapter()
