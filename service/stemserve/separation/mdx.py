@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -96,28 +95,15 @@ def _with_torch(network: OnnxNetwork, running: Running) -> Spectral:
     return hear
 
 
-@cache
-def _share_memory() -> None:
-    """Let all networks reckon in the same memory (1.3 GB), kept from one chunk to the next.
-
-    To ask the system for it anew with every chunk takes an eighth longer.
-    """
-    memory = onnxruntime.OrtMemoryInfo(
-        "Cpu", onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT
-    )
-    as_asked_for = onnxruntime.OrtArenaCfg(0, 1, -1, -1)  # not in powers of two
-    onnxruntime.create_and_register_allocator(memory, as_asked_for)
-
-
 def _with_runtime(path: Path) -> Spectral:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.inter_op_num_threads = 1
     # Threads that wait in a loop would take the cores from torch, and from other workers.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    _share_memory()
-    options.add_session_config_entry("session.use_env_allocators", "1")
-    options.enable_mem_pattern = False  # one block for all of a run: a gigabyte more
+    # Memory is the C library's, which keeps it (``running``), for the Demucs networks too.
+    options.enable_cpu_mem_arena = False
+    options.enable_mem_pattern = False
     options.log_severity_level = 3
     try:
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])

@@ -140,7 +140,7 @@ def _keep_memory() -> None:
     """Let the C library keep what a network has let go of, for its next layer and window.
 
     glibc gives large pieces back to the system at once and has to ask for them again; that took a
-    tenth to a sixth of a window's time. What a process holds at most does not grow by it.
+    tenth to a sixth of a window's time. What a process holds at most hardly grows by it.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:  # glibc
