@@ -240,6 +240,26 @@ def test_no_result_is_sent_to_private_addresses(data_dir: Path, taker: Taker) ->
     assert taker.tries == []
 
 
+def test_a_worker_that_is_told_to_stop_ends_its_deliveries(data_dir: Path, taker: Taker) -> None:
+    with (
+        running_worker(
+            data_dir, separation_command=STAND_IN, fetch_private=True, drain_seconds=60
+        ) as leaving,
+        leaving.client() as client,
+    ):
+        leaving.wait_ready()
+        job = ended(client, post(client, b"copy before the end"))
+        assert deliver(client, job, f"{taker.url}/held").status_code == 202
+        eventually(lambda: taker.tries)
+        leaving.process.terminate()
+        eventually(lambda: client.post("/lease").status_code == 503)
+        assert leaving.process.poll() is None
+        taker.go.set()
+        leaving.process.wait(30)
+    assert list(taker.taken) == ["/held"]
+    assert "is delivered" in leaving.log.read_text()
+
+
 def test_the_secrets_of_a_delivery_are_kept_nowhere(
     client: httpx.Client, worker: RunningWorker, job: dict[str, Any], taker: Taker
 ) -> None:
