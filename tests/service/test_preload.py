@@ -47,7 +47,9 @@ def test_damaged_weights_are_told_at_the_start_and_other_presets_go_on(
     content[len(content) // 2] ^= 0xFF
     found.write_bytes(content)
     with running_worker(tmp_path / "data", preset="htdemucs") as worker, worker.client() as client:
-        up = eventually(lambda: client.get("/status").json(), lambda status: bool(status["presets"]))
+        up = eventually(
+            lambda: client.get("/status").json(), lambda status: bool(status["presets"])
+        )
         assert not up["models_ready"]
         answer = client.get("/ready")
         assert answer.status_code == 503
