@@ -17,8 +17,8 @@ from stemserve.schema import Job, JobRequest, ResultFile
 
 from stemctl.backlog import Backlog
 from stemctl.bucket import Bucket
-from stemctl.client import BadResultError, RefusedError
-from stemctl.crew import Errand, Trip
+from stemctl.client import RefusedError
+from stemctl.crew import Trip
 from stemctl.delivery import deliver
 from stemctl.errors import InputError, WorkerError
 from stemctl.joining import NoWavError, join
@@ -119,7 +119,7 @@ class Carrier:
         if long is not None and trip.span is not None:
             return await part_request(trip.track, origin, long, trip.span)
         if long is not None and not long.missing():
-            with self._keeping():
+            with self._keeping(), _forgetting(trip):
                 return await finish_request(trip, origin, self._staging, self._watcher)
         return await job_request(trip.track, origin)
 
@@ -174,7 +174,7 @@ class Carrier:
         trip.at("downloading", 1)
         self._watcher.moved(trip)
         try:
-            with self._keeping():
+            with self._keeping(), _forgetting(trip):
                 staged = await to_thread.run_sync(self._staging.track, f"joined-{trip.number}")
                 files = []
                 for stem, name in zip(wanted.stems, wanted.file_names, strict=True):
@@ -185,9 +185,6 @@ class Carrier:
                 if any(told.get(file.name, file.sha256) != file.sha256 for file in files):
                     raise NoWavError("its parts are not its result")
                 return await self._put(trip, staged, origin, tuple(files))
-        except NoWavError as error:
-            await to_thread.run_sync(_forget, errand)
-            raise BadResultError(f"worker {trip.slot}: {error}") from error
         finally:
             errand.homing = None
 
@@ -216,7 +213,14 @@ async def _to_its_end(job: Job) -> bool:
     return False
 
 
-def _forget(errand: Errand) -> None:
-    if errand.long is not None:
-        errand.long.remove()
-        errand.long = None
+@contextmanager
+def _forgetting(trip: Trip) -> Iterator[None]:
+    """Let a track begin anew whose parts turn out to be no parts of it."""
+    errand = trip.errand
+    try:
+        yield
+    except NoWavError as error:
+        if errand.long is not None:
+            errand.long.remove()
+            errand.long = None
+        raise WorkerError(f"the parts of {trip.track.name} do not fit: {error}") from error

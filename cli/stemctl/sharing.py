@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 
 from anyio import to_thread
@@ -12,11 +13,15 @@ from stemctl.client import BadResultError, RefusedError
 from stemctl.crew import Trip
 from stemctl.joining import NoWavError, join, layout
 from stemctl.long import About, LongTrack, Span
+from stemctl.long import Part as Home
 from stemctl.outputs import Origin, file_origin
 from stemctl.staging import Staging
 from stemctl.track import Track
 from stemctl.trip import job_request
 from stemctl.watch import Watcher
+
+MOST_FRAMES = 2**27
+"""Of parts that are sent as one file: a gigabyte in stereo, where a worker takes four."""
 
 
 def joins_here(track: Track) -> bool:
@@ -51,28 +56,42 @@ async def finish_request(
     long, whole = _long(trip), await job_request(trip.track, origin)
     folder = await to_thread.run_sync(staging.track, f"parts-{trip.number}")
     parts = []
-    for stem in long.about.stems:
-        files = [part.files[stem] for part in long.parts]
-        path = folder / f"{stem}.wav"
-        await to_thread.run_sync(join, files, path)
-        joined = await to_thread.run_sync(file_origin, path)
-        before, size = trip.sent, joined.size or 1
+    for group in _grouped(long.parts):
+        start, end = group[0].span.start, group[-1].span.end
+        for stem in long.about.stems:
+            path = folder / f"{stem}.wav"
+            await to_thread.run_sync(join, [part.files[stem] for part in group], path)
+            joined = await to_thread.run_sync(file_origin, path)
+            before, size = trip.sent, joined.size or 1
 
-        def moved(sent: int, before: int = before, size: int = size) -> None:
-            trip.sent = before + sent
-            trip.at("uploading", sent / size)
-            watcher.moved(trip)
+            def moved(sent: int, before: int = before, size: int = size) -> None:
+                trip.sent = before + sent
+                trip.at("uploading", sent / size)
+                watcher.moved(trip)
 
-        await trip.member.worker.upload(path, joined.sha256, moved)
-        path.unlink()
-        start, end = long.whole
-        parts.append(Part(start_frame=start, end_frame=end, stem=stem, input_sha256=joined.sha256))
+            await trip.member.worker.upload(path, joined.sha256, moved)
+            path.unlink()
+            digest = joined.sha256
+            parts.append(Part(start_frame=start, end_frame=end, stem=stem, input_sha256=digest))
     fields = {
         **whole.model_dump(exclude_unset=True),
         "job_id": _name(whole, "".join(part.input_sha256 for part in parts)),
         "parts": parts,
     }
     return JobRequest.model_validate(fields)
+
+
+def _grouped(parts: Sequence[Home]) -> list[list[Home]]:
+    """Neighbours together, as long as none of their files becomes too large to be sent."""
+    groups: list[list[Home]] = []
+    frames = 0
+    for part in parts:
+        frames += part.span.frames
+        if not groups or frames > MOST_FRAMES:
+            groups.append([])
+            frames = part.span.frames
+        groups[-1].append(part)
+    return groups
 
 
 def _name(whole: JobRequest, more: str) -> str:
@@ -116,8 +135,8 @@ class Follower:
             return False  # its results are smaller than the samples that are missing
         try:
             told = await trip.member.worker.segments(self._job_id)
-            await self._begin(told)
-            await self._fetch(told, over=over)
+            long = await self._begin(told)
+            await self._fetch(long, told, over=over)
         except RefusedError as error:
             if error.status == 409:
                 return False
@@ -128,9 +147,9 @@ class Follower:
         self._seen = done
         if over and trip.span is None:
             self.digests = {file.name: file.sha256 for file in job.results}
-        return not _long(trip).missing(_long(trip).claims[trip])
+        return not long.missing(long.claims[trip])
 
-    async def _begin(self, told: Segments) -> None:
+    async def _begin(self, told: Segments) -> LongTrack:
         errand = self._trip.errand
         if errand.long is None:
             about = About(
@@ -143,9 +162,10 @@ class Follower:
             folder = self._staging.parts(self._key)
             errand.long = await to_thread.run_sync(LongTrack.begin, folder, about)
         errand.long.claims.setdefault(self._trip, errand.long.whole)
+        return errand.long
 
-    async def _fetch(self, told: Segments, *, over: bool) -> None:
-        trip, long = self._trip, _long(self._trip)
+    async def _fetch(self, long: LongTrack, told: Segments, *, over: bool) -> None:
+        trip = self._trip
         if over and long.claims[trip].end == long.whole.end:
             await to_thread.run_sync(long.settle_end, told.end_frame)
             long.claims[trip] = Span(long.claims[trip].start, told.end_frame)

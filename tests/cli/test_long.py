@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import accumulate, pairwise
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from stemctl.long import About, LongTrack, Span
+from stemctl.long import About, LongTrack, Part, Span
+from stemctl.sharing import MOST_FRAMES, _grouped
 from stemserve.schema import BitDepth
 
 RATE = 10
@@ -73,6 +75,16 @@ def test_a_split_is_at_the_end_of_a_segment_behind_where_the_owner_is(
     assert track.free() == []
     del track.claims[helper]
     assert track.free() == [span]
+
+
+@given(st.lists(st.integers(1, 3 * MOST_FRAMES // 2), max_size=8))
+def test_neighbours_are_sent_together_in_files_of_a_bounded_size(frames: list[int]) -> None:
+    ends = list(accumulate(frames, initial=0))
+    parts = [Part(Span(a, b), {}) for a, b in pairwise(ends)]
+    groups = _grouped(parts)
+    assert [part for group in groups for part in group] == parts
+    for group in groups:
+        assert len(group) == 1 or group[-1].span.end - group[0].span.start <= MOST_FRAMES
 
 
 def test_the_faster_of_two_gets_the_larger_share(tmp_path: Path) -> None:

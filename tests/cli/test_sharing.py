@@ -238,3 +238,17 @@ def test_a_worker_that_answers_again_comes_back(
     assert report.exit_code == 0
     assert report.set_aside == {}
     assert {outcome.worker for outcome in report.outcomes} == {slot(w) for w in workers}
+
+
+def test_parts_that_were_spoiled_on_the_disk_are_made_again(tmp_path: Path, out: Path) -> None:
+    songs = Songs(tmp_path / "in", long=HOUR)
+    with emulated_workers([4], SCALE / 2) as workers:
+        with submitting(command(songs, out, workers), None) as process:
+            eventually(lambda: len(parts_home(out)) > 3)
+            process.kill()
+            process.wait()
+        (parts_home(out)[0] / "vocals.wav").write_bytes(b"")
+        answer = stemctl(*command(songs, out, workers))
+    assert answer.code == 0, answer.err
+    songs.check(out)
+    assert "do not fit" in answer.err
