@@ -74,7 +74,8 @@ def release(project: Project) -> None:
     """Give up the lock of a run that was killed, if there is one, and mend the state that it wrote.
 
     The engine writes its file in place, after a copy of the last one: what was rented since is
-    known by its label alone then.
+    known by its label alone then. What it notes beside the file may be cut short as well, and is
+    not needed.
     """
     state = Path(project.environment["PULUMI_BACKEND_URL"].removeprefix("file://"))
     for file in state.glob(".pulumi/stacks/stemfleet/dev.json"):
@@ -82,6 +83,7 @@ def release(project: Project) -> None:
             json.loads(file.read_bytes())
         except ValueError:
             shutil.copy(file.with_name("dev.json.bak"), file)
+        file.with_name("dev.json.attrs").unlink(missing_ok=True)
     subprocess.run(
         [*project.command, "cancel", "--yes"],
         cwd=project.folder,
