@@ -16,7 +16,7 @@ import numpy as np
 import psutil
 import pytest
 from stemfleet.clouds.base import WorkerSpec
-from stemfleet.clouds.runpod_pods import _environment
+from stemfleet.clouds.container import environment
 from stemfleet.clouds.trust import trust_only
 from stemfleet.clouds.vast import _terms
 from stemfleet.identity import make_certificate
@@ -154,7 +154,7 @@ def test_it_is_what_vast_and_runpod_are_told_to_run(
     asked = _terms(spec)
     of_vast = {name: value for name, value in asked["env"].items() if " " not in name}
     given = {**of_vast, "CONTAINER_ID": "7", "CONTAINER_API_KEY": "its-own-key"}
-    for told, words in ((given, asked["args"]), (_environment(spec), ())):
+    for told, words in ((given, asked["args"]), (environment(spec), ())):
         place = tmp_path / f"{len(told)}"
         place.mkdir()
         with worker_in(builder, image, root, place, told, *words) as worker:

@@ -69,6 +69,7 @@ def test_the_container_is_told_what_the_worker_has_to_know(runpod: RunpodEmulato
     RunpodCloud().rent(GpuFilter(direct_port=True), told)
     pod = runpod.named(LABEL)
     assert pod.env == {
+        "STEMSERVE_LABEL": LABEL,
         "STEMSERVE_TOKEN": TOKEN,
         "STEMSERVE_PRESET": "center",
         "STEMSERVE_HOST": "0.0.0.0",

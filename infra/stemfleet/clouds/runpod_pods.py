@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from stemfleet.clouds.base import GpuFilter, Machine, MachineState, NoCapacityError, WorkerSpec
+from stemfleet.clouds.container import PORT, environment
 from stemfleet.clouds.runpod_api import Json, LostAnswerError, RunpodApi
 from stemfleet.clouds.runpod_market import Ask, cuda_version, disk_gb, friendly, region
 
@@ -15,7 +16,6 @@ PROXY = "https://{pod}-{port}.proxy.runpod.net"
 """Where RunPod's proxy serves a pod's port, with a public certificate."""
 
 CONSOLE = "https://console.runpod.io/pods"
-PORT = 8185
 
 SPOT = """
 mutation rent($input: PodRentInterruptableInput!) {
@@ -52,7 +52,7 @@ def _on_demand(api: RunpodApi, ask: Ask, want: GpuFilter, spec: WorkerSpec) -> J
         "cloud": ask.cloud,
         "disk": disk_gb(want),
         "ports": [_port(want)],
-        "env": _environment(spec),
+        "env": environment(spec),
     }
     if ask.data_centers:
         body["dataCenterIds"] = list(ask.data_centers)
@@ -73,7 +73,7 @@ def _spot(api: RunpodApi, ask: Ask, want: GpuFilter, spec: WorkerSpec) -> Json:
         "supportPublicIp": want.direct_port,
         "startSsh": False,
         "dockerArgs": "",
-        "env": [{"key": key, "value": value} for key, value in _environment(spec).items()],
+        "env": [{"key": key, "value": value} for key, value in environment(spec).items()],
     }
     if ask.data_centers:
         given["dataCenterId"] = ask.data_centers[0]
@@ -87,30 +87,12 @@ def _spot(api: RunpodApi, ask: Ask, want: GpuFilter, spec: WorkerSpec) -> Json:
         "cost": rented.get("costPerHr"),
         "gpu": {"id": ask.gpu, "count": want.count},
         "ports": [_port(want)],
-        "env": _environment(spec),
+        "env": environment(spec),
     }
 
 
 def _port(want: GpuFilter) -> str:
     return f"{PORT}/tcp" if want.direct_port else f"{PORT}/http"
-
-
-def _environment(spec: WorkerSpec) -> dict[str, str]:
-    """What the worker in the container is told. The account's key is not among it."""
-    told = {
-        "STEMSERVE_TOKEN": spec.token,
-        "STEMSERVE_PRESET": spec.preset,
-        "STEMSERVE_HOST": "0.0.0.0",  # noqa: S104 - the container's, behind RunPod's mapping
-        "STEMSERVE_PORT": str(PORT),
-    }
-    if spec.certificate is not None:
-        told["STEMSERVE_TLS_CERT"] = spec.certificate.certificate
-        told["STEMSERVE_TLS_KEY"] = spec.certificate.key
-    if spec.idle_minutes is not None:
-        told["STEMSERVE_IDLE_MINUTES"] = f"{spec.idle_minutes:g}"
-    if spec.lease_hours is not None:
-        told["STEMSERVE_LEASE_HOURS"] = f"{spec.lease_hours:g}"
-    return told
 
 
 def machine_of(pod: Json, host: str = "") -> Machine:

@@ -27,10 +27,10 @@ from stemfleet.clouds.base import (
     UnreachableError,
     WorkerSpec,
 )
+from stemfleet.clouds.container import PORT, environment
 from stemfleet.clouds.vast_api import DEFAULT_URL, URL_VARIABLE, VastApi, find_key
 from stemfleet.clouds.vast_errors import LeftBehindError, OfferGoneError
 from stemfleet.clouds.vast_market import Market, disk_gb
-from stemfleet.clouds.vast_rows import CERTIFICATE_VARIABLE, PORT
 
 COMMAND = ("serve",)
 """What the image's entrypoint, `stemserve`, is told; all else is in the environment."""
@@ -296,22 +296,8 @@ def _terms(spec: WorkerSpec) -> dict[str, Any]:
         raise RefusedError(
             f"{spec.label}: a machine on Vast.ai runs an image: set the group's `image`"
         )
-    environment = {
-        f"-p {PORT}:{PORT}": "1",
-        "STEMSERVE_HOST": "0.0.0.0",  # noqa: S104 - in a container, behind a token
-        "STEMSERVE_PORT": str(PORT),
-        "STEMSERVE_LABEL": spec.label,
-        "STEMSERVE_PRESET": spec.preset,
-        "STEMSERVE_TOKEN": spec.token,
-    }
-    if spec.certificate:
-        environment[CERTIFICATE_VARIABLE] = spec.certificate.certificate
-        environment["STEMSERVE_TLS_KEY"] = spec.certificate.key
-    if spec.idle_minutes is not None:
-        environment["STEMSERVE_IDLE_MINUTES"] = f"{spec.idle_minutes:g}"
-    if spec.lease_hours is not None:
-        environment["STEMSERVE_LEASE_HOURS"] = f"{spec.lease_hours:g}"
-    if sum(len(f"{name}={value}") + 1 for name, value in environment.items()) > ENVIRONMENT_LIMIT:
+    told = {f"-p {PORT}:{PORT}": "1", **environment(spec)}
+    if sum(len(f"{name}={value}") + 1 for name, value in told.items()) > ENVIRONMENT_LIMIT:
         raise RefusedError(
             f"{spec.label}: its environment is over {ENVIRONMENT_LIMIT} bytes: "
             "a certificate that long cannot be handed to a machine on Vast.ai"
@@ -319,7 +305,7 @@ def _terms(spec: WorkerSpec) -> dict[str, Any]:
     return {
         "image": spec.image,
         "label": spec.label,
-        "env": environment,
+        "env": told,
         "runtype": "args",
         "args": list(COMMAND),
         "cancel_unavail": True,

@@ -11,14 +11,10 @@ import re
 from typing import Any
 
 from stemfleet.clouds.base import Machine, MachineState, Offer
+from stemfleet.clouds.container import CERTIFICATE_VARIABLE, PORT
 
 Row = dict[str, Any]
 
-PORT = 8185
-"""Where a worker listens in its container."""
-
-CERTIFICATE_VARIABLE = "STEMSERVE_TLS_CERT"
-"""A container that was given it serves HTTPS; the row of a machine shows its environment."""
 
 BROKEN = re.compile(
     r"oci runtime|error response from daemon|pull access denied"
