@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from platformdirs import user_data_path
 from stemctl.bucket import bucket_of, kept_in, shown
+from stemctl.doctor import look_at_out
 from stemctl.errors import InputError
 
 from tests.cli.buckets import Store
@@ -187,6 +188,12 @@ def test_what_a_bucket_is_called(out: str, name: str, key: str) -> None:
     assert bucket is not None
     assert (str(bucket), bucket.key("a/b.wav"), shown(Path(out), "a")) == (name, key, f"{name}/a")
     assert kept_in(Path(out)).parent == user_data_path("stemfleet") / "buckets"
+
+
+def test_the_doctor_looks_into_the_bucket(store: Store) -> None:
+    assert look_at_out(Path(OUT), 0).ok
+    nobodys = look_at_out(Path("s3://nobodys/stems"), 0)
+    assert (nobodys.ok, "NoSuchKey" in nobodys.detail) == (False, True)
 
 
 def test_what_is_no_place_for_stems() -> None:
