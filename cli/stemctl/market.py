@@ -15,8 +15,10 @@ from stemctl.clouds import ask_clouds, markets
 from stemctl.errors import InputError
 from stemctl.headers import song_lengths
 from stemctl.inputs import Inputs, Unusable, find_inputs
+from stemctl.presets import COSTS
 from stemctl.quote import Plan, Work, make_plans, until, work
 from stemctl.wishes import Wishes
+from stemctl.words import unknown
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ def quoted(arguments: Sequence[str], out: Path, preset: str, stems: str, market:
     """The plans for the songs that the arguments name.
 
     Raises:
-        InputError: there is no song.
+        InputError: there is no song, or no such preset.
     """
     named = tuple(name.strip() for name in stems.split(",") if name.strip())
     found = find_inputs(arguments, out, Wishes(preset=preset, stems=named))
@@ -86,7 +88,13 @@ def quoted_inputs(
     market: Market,
     counts: Iterable[int] | None = None,
 ) -> Quoted:
-    """The plans for these songs."""
+    """The plans for these songs.
+
+    Raises:
+        InputError: nothing is known of what such a preset costs.
+    """
+    if preset not in COSTS:
+        raise InputError(unknown("preset", preset, list(COSTS)))
     todo = work(song_lengths(song.path for song in found.songs))
     return Quoted(
         todo, make_plans(todo, market.offers, preset, stems, counts), tuple(found.unusable)

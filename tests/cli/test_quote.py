@@ -77,6 +77,14 @@ def test_expected_costs_are_those_that_the_presets_tell() -> None:
     } == COSTS
 
 
+def test_a_preset_that_there_is_not_has_no_price(vast: VastEmulator, tmp_path: Path) -> None:
+    del vast
+    write_song(tmp_path / "a.wav")
+    answer = stemctl("quote", tmp_path, "--cloud", "vast", "--preset", "ensembel")
+    assert answer.code == 2
+    assert "did you mean ensemble" in answer.err.replace("\n", " ")
+
+
 def test_what_was_measured_is_believed_and_kept_for_the_next_quote() -> None:
     expected = speeds.speed_of("RTX 4090", "ensemble", ("vocals",))
     assert not expected.measured

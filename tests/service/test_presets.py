@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 from stemserve.separation.presets import PRESETS, described
 from stemserve.separation.recipes import Recipe
 
+README = Path(__file__).parents[2] / "service/README.md"
 NETWORKS = [recipe for recipe in PRESETS.values() if recipe.members]
 
 
@@ -51,3 +55,8 @@ def test_costs_are_told_in_times_of_htdemucs() -> None:
     for preset in ("ensemble", "ensemble-fast"):
         assert (told[preset].cost or 0) > 2 * (told[preset].cost_vocals or 0) > 2
     assert told["ensemble"].quality["vocals"] == 9.51
+
+
+def test_the_readme_has_a_row_for_each() -> None:
+    section = README.read_text().partition("\n## Presets\n")[2].partition("\nFigures of quality")[0]
+    assert set(re.findall(r"^\| `([\w-]+)` \|", section, re.MULTILINE)) == set(PRESETS)
