@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -210,6 +211,16 @@ def test_the_engine_texts_become_values_of_this_namespace_alone() -> None:
         "readyTimeoutSeconds": 60,
         "note": "a text, not JSON",
     }
+
+
+def test_the_fleets_of_the_readme_can_be_declared() -> None:
+    blocks = re.findall(r"```yaml\n(.*?)```", (ROOT / "infra/README.md").read_text(), re.DOTALL)
+    first, mixed, *_ = (block for block in blocks if "cloud:" in block)
+    written = yaml.safe_load(first)["config"]
+    values = {key.removeprefix("stemfleet:"): value for key, value in written.items()}
+    assert [group.cloud for group in parse_config(values).groups] == ["vast"]
+    both = parse_config({**values, "groups": yaml.safe_load(mixed)})
+    assert [group.cloud for group in both.groups] == ["vast", "runpod"]
 
 
 def test_the_dev_stack_and_the_schema_agree_with_the_program() -> None:
