@@ -101,19 +101,22 @@ class Ephemeral:
     def destroy(self, tell: Callable[[str], None]) -> None:
         """End its machines, prove it, and forget the stack.
 
+        Where the engine fails, as over a state that a killed one has left cut short, the machines
+        are ended by their labels alone.
+
         Raises:
-            StackError: the engine has failed.
             CloudsError: a cloud lists some of its machines still, or cannot be asked.
+            EngineError: there is no engine.
         """
         from pulumi.automation import CommandError
 
         try:
             self._stack().destroy(on_output=lambda line: tell(line.strip()), color="never")
         except CommandError as error:
-            raise StackError(f"the run's machines were not ended: {reason(error)}") from None
+            tell(reason(error))
         self.prove()
-        with contextlib.suppress(CommandError):  # an empty stack in the backend costs nothing
-            self._stack().workspace.remove_stack(self.order.stack)
+        with contextlib.suppress(CommandError):  # a stack without machines costs nothing
+            self._stack().workspace.remove_stack(self.order.stack, force=True)
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def settle(self) -> None:
@@ -138,6 +141,8 @@ class Ephemeral:
     def prove(self) -> None:
         """Ask every cloud of the run for its machines until it lists none.
 
+        What the engine does not know of, as one that was killed could not note it, is ended here.
+
         Raises:
             CloudsError: one does list some, or cannot be asked.
         """
@@ -147,10 +152,11 @@ class Ephemeral:
             for attempt in range(PROOF_TRIES):
                 try:
                     machines = find_cloud(cloud).machines(prefix)
-                except CloudError as error:
-                    left = f"it cannot be asked ({error})"
-                else:
                     left = ", ".join(machine.label for machine in machines)
+                    for machine in machines:
+                        find_cloud(cloud).destroy(machine.label)
+                except CloudError as error:
+                    left = f"{left}: {error}"
                 if not left:
                     break
                 time.sleep(PROOF_PAUSE_S if attempt + 1 < PROOF_TRIES else 0)

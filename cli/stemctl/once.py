@@ -21,13 +21,12 @@ import anyio
 import psutil
 
 from stemctl.ephemeral import Ephemeral, Order, again
-from stemctl.errors import StackError, StemctlError
+from stemctl.errors import StemctlError
 from stemctl.report import Report
 from stemctl.speeds import learn_boot
 from stemctl.stack import Fleet
 from stemctl.steps import Step
 
-DESTROY_TRIES = 3
 ENDING_S = 60.0
 """How long the machines are paid for after the last track."""
 PATIENCE_S = 5.0
@@ -129,21 +128,12 @@ def _end(stack: Ephemeral, ended: Ended, boot_s: float) -> None:
 def end(stack: Ephemeral) -> float:
     """End a run's machines, and prove it; the seconds that it took.
 
-    Ctrl-C does not keep it from being tried again.
-
     Raises:
-        StackError: the engine has failed every time.
-        CloudsError: a cloud lists some of them still.
+        CloudsError: a cloud lists some of them still, or cannot be asked.
+        EngineError: there is no engine.
     """
     with Step("Ending the machines", "and asking the clouds whether they are gone") as step:
-        for attempt in range(DESTROY_TRIES):
-            try:
-                stack.destroy(step.tell)
-            except StackError:
-                if attempt + 1 == DESTROY_TRIES:
-                    raise
-            else:
-                break
+        stack.destroy(step.tell)
     return step.seconds
 
 
