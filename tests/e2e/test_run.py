@@ -126,9 +126,10 @@ def test_after_a_crash_the_next_call_offers_to_finish_or_to_end(
     with start(project, *order(Path(SONG.name), Path("stems"))) as process:
         until_rented(market)
         process.send_signal(signal.SIGKILL)
-    with contextlib.suppress(psutil.Error):
-        for engine in psutil.process_iter(["name", "cwd"]):
-            if engine.info["name"] == "pulumi" and "run-" in str(engine.info["cwd"]):
+    for engine in psutil.process_iter(["name", "cwd"]):
+        ours = str(engine.info["cwd"]).startswith(project.environment["HOME"])
+        if engine.info["name"] == "pulumi" and ours:
+            with contextlib.suppress(psutil.Error):
                 engine.kill()
     if choice == "--destroy":  # also where the kill has cut the state short
         backend = project.environment["PULUMI_BACKEND_URL"].removeprefix("file://")
