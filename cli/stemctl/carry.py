@@ -220,6 +220,9 @@ def _forgetting(trip: Trip) -> Iterator[None]:
     try:
         yield
     except NoWavError as error:
+        for other in errand.trips:
+            if other is not trip:
+                other.scope.cancel()
         if errand.long is not None:
             errand.long.remove()
             errand.long = None

@@ -165,8 +165,10 @@ class Dispatch:
         except (WorkerError, InputError) as error:
             hindrance = error
         except CannotKeepError as error:
-            self.report.error = str(error)
-            self._scope.cancel()
+            # A trip that has lost may find its place gone: the winner has cleared up.
+            if not (errand.ended or trip.scope.cancel_called):
+                self.report.error = str(error)
+                self._scope.cancel()
         finally:
             errand.spent(trip)
             with anyio.CancelScope(shield=True):
