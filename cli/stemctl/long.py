@@ -111,7 +111,14 @@ class LongTrack:
         if any(span.start < p.span.end and p.span.start < span.end for p in self.parts):
             shutil.rmtree(staged, ignore_errors=True)
             return False
-        staged.rename(self.folder / f"{span.start}-{span.end}")
+        place = self.folder / f"{span.start}-{span.end}"
+        try:
+            staged.rename(place)
+        except OSError:
+            if not place.is_dir():
+                raise
+            shutil.rmtree(staged, ignore_errors=True)  # somebody else is just doing the same
+            return False
         self._take(span)
         return True
 
