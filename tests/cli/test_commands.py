@@ -31,8 +31,8 @@ def both(worker: RunningWorker, dead_url: str) -> list[str]:
 
 
 def post(worker: RunningWorker, order: str, job_id: str) -> str:
-    """A job that is there; its id."""
-    content = f"{order}\n".encode()
+    """A job that is there, over an input of its own; its id."""
+    content = f"{order} {job_id}\n".encode()
     digest = hashlib.sha256(content).hexdigest()
     with worker.client() as client:
         client.put(f"/inputs/{digest}", content=content).raise_for_status()
@@ -155,7 +155,7 @@ def test_a_terminal_sees_bars(worker: RunningWorker, tmp_path: Path) -> None:
     (tmp_path / "song.wav").write_text("copy")
     ours, theirs = pty.openpty()
     done = subprocess.run(
-        [STEMCTL, "submit", "song.wav", *endpoints(worker.url)],
+        [STEMCTL, "submit", "song.wav", "--format", "flac", *endpoints(worker.url)],
         cwd=tmp_path,
         env=environment() | {"TERM": "xterm"},
         stderr=theirs,
