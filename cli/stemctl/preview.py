@@ -150,9 +150,19 @@ def read_preview(text: str) -> Preview:
             "`pulumi preview --json` prints"
         ) from None
     errors = tuple(_errors(document.diagnostics or ()))
-    steps = [] if errors else [s for s in document.steps if SLOT_TYPES in s.urn]
+    # The engine tells them in the order in which they happened to be ready.
+    slots = sorted(
+        (s for s in document.steps if SLOT_TYPES in s.urn), key=lambda s: _numbered(s.urn)
+    )
+    steps = [] if errors else slots
     groups = [] if errors else list(_groups(declared, outputs, steps))
     return Preview(stack, tuple(groups), cap, errors)
+
+
+def _numbered(urn: str) -> tuple[str, int]:
+    """By what slots are in order: ``gpu-2`` before ``gpu-10``."""
+    group, _, index = urn.rpartition("-")
+    return group, int(index) if index.isdigit() else 0
 
 
 def _names(document: _Document) -> tuple[str, str]:
