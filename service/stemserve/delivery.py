@@ -18,7 +18,6 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import anyio
-import httpx
 from anyio import to_thread
 
 from stemserve.errors import (
@@ -28,7 +27,6 @@ from stemserve.errors import (
     NoSuchDeliveryError,
     TooManyDeliveriesError,
 )
-from stemserve.fetch import TIMEOUT, CheckedTransport
 from stemserve.schema import Delivery, DeliveryStatus, ResultFile
 from stemserve.settings import Settings
 
@@ -143,6 +141,10 @@ async def send(delivery: Sending, path: Path, url: str, settings: Settings) -> N
 
 
 async def _put(delivery: Sending, path: Path, url: str, settings: Settings, md5: bytes) -> None:
+    import httpx  # its start would slow every start of the worker down
+
+    from stemserve.fetch import TIMEOUT, CheckedTransport
+
     headers = {
         "Content-Length": str(delivery.result.size),
         "Content-Type": MEDIA_TYPES.get(path.suffix, "application/octet-stream"),
@@ -172,7 +174,7 @@ async def _put(delivery: Sending, path: Path, url: str, settings: Settings, md5:
     raise DeliveryError(f"The url {why}.")
 
 
-_PASSING = (httpx.codes.REQUEST_TIMEOUT, httpx.codes.TOO_MANY_REQUESTS)
+_PASSING = (408, 429)
 """Statuses below 500 that the next try may not get."""
 
 

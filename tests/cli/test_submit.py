@@ -28,7 +28,7 @@ def jobs_of(workers: list[RunningWorker]) -> list[str]:
 def test_a_folder_of_songs_becomes_folders_of_stems_and_a_second_run_does_nothing(
     tmp_path: Path, out: Path, workers: list[RunningWorker], fleet: list[str]
 ) -> None:
-    songs = ["one.wav", "two words.wav", "Größe 日本.wav", "disc 2/one.wav"]
+    songs = ["first.wav", "two words.wav", "Größe 日本.wav", "disc 2/first.wav"]
     for number, name in enumerate(songs):
         write_song(tmp_path / "in" / name, 1 + number / 4, 200 + 20 * number)
     command = ["submit", tmp_path / "in", "--out", out, "--stems", "drums,vocals", *fleet]

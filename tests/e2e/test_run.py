@@ -87,7 +87,7 @@ def test_it_rents_separates_and_ends_what_it_rented(
     for wrong in (
         order(tmp_path / "none.wav", out),
         order(SONG, out, "--budget", "0.0001"),
-        order(SONG, out, "--by", "1m"),
+        order(SONG, out, "--by", "0.01m"),
         order(SONG, out, "--count", "many"),
     ):
         code, told = run(project, *wrong)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-_SCRIPT = """#!{python} -S
+_SCRIPT = """\
 import json, os, sys
 place, name, words = {place!r}, {name!r}, sys.argv[1:]
 with open(place + "/calls", "a") as calls:
@@ -34,11 +35,11 @@ class Builders:
     def install(self, *names: str) -> None:
         """Put those of the names on the directory, which is one for PATH."""
         for name in names:
-            path = self.place / name
-            path.write_text(
-                _SCRIPT.format(python=sys.executable, place=str(self.place), name=name),
-                encoding="utf-8",
-            )
+            path, script = self.place / name, self.place / f"{name}.py"
+            script.write_text(_SCRIPT.format(place=str(self.place), name=name), encoding="utf-8")
+            # Not by the script's first line: that cannot name a Python in a folder with a space.
+            program = shlex.join([sys.executable, "-S", str(script)])
+            path.write_text(f'#!/bin/sh\nexec {program} "$@"\n', encoding="utf-8")
             path.chmod(0o755)
 
     def push(self, digits: str) -> str:
