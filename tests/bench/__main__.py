@@ -25,7 +25,8 @@ def main() -> None:
     own = argparse.ArgumentParser(prog=f"python -m tests.bench {arguments.name}")
     if hasattr(bench_module, "add_arguments"):
         bench_module.add_arguments(own)
-    figures = bench_module.measure(**vars(own.parse_args(rest)))
+    words = [word for word in rest if word != "--"]
+    figures = bench_module.measure(**vars(own.parse_args(words)))
     print(json.dumps(figures, indent=None if arguments.json else 2))
 
 
