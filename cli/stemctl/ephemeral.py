@@ -9,7 +9,6 @@ clouds list none of them any more.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import secrets
 import shutil
@@ -29,6 +28,7 @@ from stemfleet.clouds.registry import find_cloud
 
 from stemctl.engine import find_engine
 from stemctl.errors import CloudsError, StackError
+from stemctl.lock import take_lock
 from stemctl.stack import Fleet, read_fleet
 from stemctl.state import project_name
 
@@ -279,14 +279,8 @@ def again(order: Order) -> Iterator[Ephemeral]:
 
 
 def _locked(path: Path) -> IO[bytes] | None:
-    """The lock, held until it is closed; None where another process has it, or it is not there."""
+    """The lock; None where another process has it, or where it is not there any more."""
     try:
-        file = path.open("ab")
+        return take_lock(path)
     except OSError:
         return None
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        file.close()
-        return None
-    return file

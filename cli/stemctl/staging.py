@@ -6,7 +6,6 @@ of long tracks are taken over instead: what is finished of them is not computed 
 
 from __future__ import annotations
 
-import fcntl
 import shutil
 import tempfile
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import IO, Self
 
 from stemctl.bucket import bucket_of, kept_in, shown
 from stemctl.errors import InputError
+from stemctl.lock import take_lock
 from stemctl.outputs import STAGING_PREFIX, cannot_write
 
 LOCK = "lock"
@@ -41,12 +41,12 @@ class Staging:
             self.out.mkdir(parents=True, exist_ok=True)
             for _ in range(3):
                 self.folder = Path(tempfile.mkdtemp(prefix=STAGING_PREFIX, dir=self.out))
-                self._lock = _locked(self.folder / LOCK)
+                self._lock = take_lock(self.folder / LOCK)
                 if self._lock:
                     break  # else another run has just taken it for what a killed one left
             (self.folder / PARTS).mkdir(parents=True, exist_ok=True)
             for lock in self.out.glob(f"{STAGING_PREFIX}*/{LOCK}"):
-                if lock.parent != self.folder and (left := _locked(lock)):
+                if lock.parent != self.folder and (left := take_lock(lock)):
                     self._take_over(lock.parent)
                     left.close()
         except OSError as error:
@@ -91,22 +91,11 @@ class Staging:
         return self.folder / PARTS / key
 
 
-def _locked(path: Path) -> IO[bytes] | None:
-    """The lock, held until it is closed; None where another process has it, or none can be had."""
-    file = path.open("wb")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        file.close()
-        return None
-    return file
-
-
 def is_live(folder: Path) -> bool:
     """Whether the run that a staging folder belongs to is still going on."""
     if not (folder / LOCK).is_file():
         return False
-    lock = _locked(folder / LOCK)
+    lock = take_lock(folder / LOCK)
     if lock is not None:
         lock.close()
     return lock is None
