@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import statistics
 import sys
 import threading
 import time
@@ -19,12 +20,13 @@ from typing import Any
 
 import anyio
 import psutil
+from stemfleet.clouds.registry import CLOUDS
 
 from stemctl.ephemeral import Ephemeral, Order, again
 from stemctl.errors import StemctlError
 from stemctl.report import Report
-from stemctl.speeds import learn_boot
-from stemctl.stack import Fleet
+from stemctl.speeds import Boot, learn_boot
+from stemctl.stack import Endpoint, Fleet
 from stemctl.steps import Step
 
 ENDING_S = 60.0
@@ -55,7 +57,7 @@ class Ended:
     seconds: float = 0.0
     """From the first renting to the last machine's end."""
     usd: float = 0.0
-    """What the machines cost in that time, as the clouds tell their prices."""
+    """What the machines cost in that time, as the clouds tell their prices and when they count."""
     starting: bool = False
     """The engine is starting the workers."""
 
@@ -84,19 +86,18 @@ def carry_out(stack: Ephemeral, separate: Separate) -> Ended:
     """Do what the stack's order says, and end its machines, unless they are to be kept."""
     ended = Ended(stack.order.stack, stack.folder)
     began = time.monotonic()
-    usd_per_hour = boot_s = 0.0
+    fleet: Fleet | None = None
+    up_s = 0.0
     with _interrupts(ended):
         try:
             ended.starting = True
             with Step("Renting and starting the workers", "some minutes") as step:
                 fleet = stack.up(step.tell)
             ended.starting = False
-            usd_per_hour, boot_s = fleet.usd_per_hour, step.seconds
+            up_s = step.seconds
             if not ended.interrupted:
-                paid_s = time.monotonic() - began + ENDING_S
-                ended.report = separate(
-                    stack.order, fleet, _left(stack.order.budget, usd_per_hour * paid_s / 3600)
-                )
+                spent = _usd(fleet, time.monotonic() - began + ENDING_S)
+                ended.report = separate(stack.order, fleet, _left(stack.order.budget, spent))
         except StemctlError as error:
             ended.error = error
         except BaseException:  # nor does a fault of this program leave machines
@@ -108,21 +109,35 @@ def carry_out(stack: Ephemeral, separate: Separate) -> Ended:
             stack.keep()
             ended.kept = True
         else:
-            _end(stack, ended, boot_s)
+            _end(stack, ended, fleet, up_s)
     ended.seconds = time.monotonic() - began
-    ended.usd = usd_per_hour * ended.seconds / 3600
+    ended.usd = _usd(fleet, ended.seconds) if fleet else 0.0
     return ended
 
 
-def _end(stack: Ephemeral, ended: Ended, boot_s: float) -> None:
+def _usd(fleet: Fleet, seconds: float) -> float:
+    """What the fleet costs from the first renting on."""
+    return sum(one.usd_per_hour * (seconds - _free_s(one)) / 3600 for one in fleet.endpoints)
+
+
+def _free_s(worker: Endpoint) -> float:
+    """How much of a worker's boot its cloud does not charge, in seconds."""
+    cloud = CLOUDS.get(worker.cloud)
+    return worker.boot_seconds if cloud and cloud.boots_free else 0.0
+
+
+def _end(stack: Ephemeral, ended: Ended, fleet: Fleet | None, up_s: float) -> None:
     try:
         ending_s = end(stack)
     except StemctlError as error:
         ended.leak = str(error)
         return
     ended.proven = True
-    for cloud in stack.order.clouds if boot_s else ():
-        learn_boot(cloud, boot_s + ending_s)
+    if fleet is None:
+        return
+    for cloud in stack.order.clouds:
+        free = [_free_s(one) for one in fleet.endpoints if one.cloud == cloud]
+        learn_boot(cloud, Boot(up_s + ending_s, statistics.fmean(free or [0.0])))
 
 
 def end(stack: Ephemeral) -> float:

@@ -2,7 +2,8 @@
 
 A plan is a number of machines of one kind, at today's prices. Tracks are pulled by whoever has
 room, and long ones are shared, so that all machines end together: the time is that of booting, and
-then the audio over the speed of all; every machine is paid for the whole of it.
+then the audio over the speed of all. Every machine is paid for the whole of it, except for what its
+cloud does not charge while it boots.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from stemfleet.clouds.base import Offer
 
 from stemctl.errors import InputError
 from stemctl.headers import Length
-from stemctl.speeds import boot_seconds, speed_of
+from stemctl.speeds import boot_of, speed_of
 
 SHARE_S = 300.0
 """Of audio at least for each machine: more machines would only boot."""
@@ -67,7 +68,9 @@ def make_plan(
     """The plan with one machine for each of these prices, in USD per hour."""
     speed = speed_of(gpu, preset, stems)
     count, usd_per_hour = len(prices), sum(prices)
-    hours = boot_seconds(cloud) / 3600 + todo.seconds / 3600 / (speed.realtime * count)
+    boot = boot_of(cloud)
+    work_s = todo.seconds / (speed.realtime * count)
+    paid_hours = (boot.seconds - boot.free + work_s) / 3600
     return Plan(
         cloud=cloud,
         gpu=gpu,
@@ -76,8 +79,8 @@ def make_plan(
         cap=math.ceil(max(prices) * HEADROOM * 1000) / 1000,
         realtime=round(speed.realtime, 2),
         measured=speed.measured,
-        hours=hours,
-        usd=hours * usd_per_hour,
+        hours=(boot.seconds + work_s) / 3600,
+        usd=paid_hours * usd_per_hour,
     )
 
 

@@ -1,9 +1,9 @@
 """How fast machines separate and how long they take to boot: as measured before, or expected.
 
 What was measured is kept for the user, over all projects: seconds of audio and seconds of work by
-GPU and kind of work, and the boots by cloud. What is expected is a product: the speed of
-`htdemucs` on an RTX 3090, the GPU's part of that (`stemfleet.clouds.offers`), and the preset's cost
-in times of `htdemucs`.
+GPU and kind of work, and by cloud how long machines boot and what of that costs nothing. What is
+expected is a product: the speed of `htdemucs` on an RTX 3090, the GPU's part of that
+(`stemfleet.clouds.offers`), and the preset's cost in times of `htdemucs`.
 """
 
 from __future__ import annotations
@@ -58,6 +58,8 @@ class _Kept(BaseModel):
     """By kind of work, then by GPU."""
     boot_s: dict[str, float] = {}
     """By cloud."""
+    free_s: dict[str, float] = {}
+    """By cloud: of the boot, what is not paid for."""
 
 
 def kind_of_work(preset: str, stems: Iterable[str]) -> str:
@@ -96,16 +98,26 @@ def learn(measured: Iterable[tuple[str, str, float, float]]) -> None:
     _write(kept)
 
 
-def boot_seconds(cloud: str) -> float:
-    """For how long a run's machines are paid for beside its work: they boot, prove themselves, and
-    are ended."""
-    return _read().boot_s.get(cloud, BOOT_S)
+@dataclass(frozen=True)
+class Boot:
+    """How long a run takes beside its work, in seconds: machines boot, prove themselves, and are
+    ended. ``free``: what of it is not paid for."""
+
+    seconds: float
+    free: float = 0.0
 
 
-def learn_boot(cloud: str, seconds: float) -> None:
+def boot_of(cloud: str) -> Boot:
+    """Of a cloud's machines."""
+    kept = _read()
+    return Boot(kept.boot_s.get(cloud, BOOT_S), kept.free_s.get(cloud, 0.0))
+
+
+def learn_boot(cloud: str, boot: Boot) -> None:
     """A run's machines took so long; the later ones count more."""
     kept = _read()
-    kept.boot_s[cloud] = (kept.boot_s.get(cloud, seconds) + seconds) / 2
+    kept.boot_s[cloud] = (kept.boot_s.get(cloud, boot.seconds) + boot.seconds) / 2
+    kept.free_s[cloud] = (kept.free_s.get(cloud, boot.free) + boot.free) / 2
     _write(kept)
 
 

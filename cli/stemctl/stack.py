@@ -41,6 +41,7 @@ class Endpoint(BaseModel):
     region: str = ""
     instance_id: str = ""
     realtime: float | None = Field(None, description="Seconds of audio a second, when it was tried")
+    boot_seconds: float = Field(0.0, description="From its renting until its cloud said: it runs")
     own_certificate: bool = Field(False, description="It shows the stack's certificate")
     ca: str | None = Field(
         None, exclude=True, repr=False, description="All that is trusted of it, as PEM text"

@@ -6,6 +6,7 @@ It holds nothing that costs anything, so it may fail without losing anything.
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import pulumi
@@ -28,13 +29,13 @@ class ReadyProvider(WorkersProvider):
     @shown_plainly
     def create(self, props: dict[str, Any]) -> CreateResult:
         """Wait for all."""
-        return CreateResult("ready", {**kept(props), **_await_all(self.complete(props), {})})
+        return CreateResult("ready", {**kept(props), **_await_all(self.complete(props), ())})
 
     @shown_plainly
     def update(self, _id: str, olds: dict[str, Any], news: dict[str, Any]) -> UpdateResult:
         """Wait for all again; machines that have proven themselves before are not disturbed."""
-        known = {one["instanceId"]: one["realtime"] for one in olds.get("endpoints", ())}
-        return UpdateResult({**kept(news), **_await_all(self.complete(news), known)})
+        proven = olds.get("endpoints", ())
+        return UpdateResult({**kept(news), **_await_all(self.complete(news), proven)})
 
 
 class Ready(Resource, module="stemfleet", name="Ready"):
@@ -54,7 +55,8 @@ class Ready(Resource, module="stemfleet", name="Ready"):
         )
 
 
-def _await_all(props: dict[str, Any], known: dict[str, float]) -> dict[str, Any]:
+def _await_all(props: dict[str, Any], before: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The outputs. ``before``: the endpoints that were proven earlier."""
     # Imported here: only the resource that waits needs an HTTP client, not every slot.
     from stemfleet.watch import Wanted, Watch
 
@@ -65,6 +67,8 @@ def _await_all(props: dict[str, Any], known: dict[str, float]) -> dict[str, Any]
         least = float(group.get("minRealtime") or 0.0)
         cloud, want = find_cloud(group["cloud"]), gpu_filter(group["want"])
         wanted.append(Wanted(slot, cloud, want, spec, least))
+    known = {one["instanceId"]: one["realtime"] for one in before}
+    boots = {one["instanceId"]: one.get("bootSeconds") for one in before}
     proven = Watch(props["prefix"], wanted, float(props["timeoutSeconds"]), known, _say).run()
     endpoints = [
         {
@@ -76,6 +80,7 @@ def _await_all(props: dict[str, Any], known: dict[str, float]) -> dict[str, Any]
             "region": one.machine.region,
             "instanceId": one.machine.id,
             "realtime": one.realtime,
+            "bootSeconds": boots.get(one.machine.id) or round(one.boot_seconds, 1),
             "ownCertificate": one.own_certificate,
         }
         for one in proven

@@ -62,12 +62,14 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Proven:
-    """A slot whose machine has separated. ``realtime``: seconds of music per second of work."""
+    """A slot whose machine has separated. ``realtime``: seconds of music per second of work;
+    ``boot_seconds``: from when it was waited for until its cloud said that it runs."""
 
     slot: str
     cloud: str
     machine: Machine
     realtime: float
+    boot_seconds: float
     own_certificate: bool = False
     """It shows the stack's certificate, not one that the web trusts."""
 
@@ -82,6 +84,7 @@ class _Slot:
         self.missing = 0
         self.avoid: frozenset[str] = frozenset()
         self.machine: Machine | None = None
+        self.boot_seconds: float | None = None
         self.probe: Future[float] | None = None
         self.state = "its machine is not listed yet"
         self.proven: Proven | None = None
@@ -196,6 +199,8 @@ class Watch:
             if one.machine is None:
                 one.state = "it boots"
             one.machine = machine
+            if one.boot_seconds is None and machine.state is MachineState.RUNNING:
+                one.boot_seconds = time.monotonic() - one.since
             if not machine.url:
                 one.state = machine.detail or "its address is not known yet"
 
@@ -237,7 +242,9 @@ class Watch:
         else:
             wanted, own = one.wanted, one.wanted.spec.certificate is not None
             one.kept_at = time.monotonic()
-            one.proven = Proven(wanted.slot, wanted.cloud.name, one.machine, realtime, own)
+            one.proven = Proven(
+                wanted.slot, wanted.cloud.name, one.machine, realtime, one.boot_seconds or 0.0, own
+            )
             self.say(f"{one.wanted.slot} is ready: {realtime:g} × realtime, {one.machine.url}")
 
     def _replace(self, one: _Slot, reason: str) -> None:
@@ -258,6 +265,7 @@ class Watch:
             return
         one.starts += 1
         one.missing, one.since, one.probe = 0, time.monotonic(), None
+        one.boot_seconds = None
         one.state = f"it boots, in place of one that failed: {reason}"
         self.interval = FIRST_LOOK_SECONDS
 

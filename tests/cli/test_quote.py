@@ -16,6 +16,7 @@ from stemctl.errors import InputError
 from stemctl.headers import song_length
 from stemctl.presets import COSTS
 from stemctl.quote import Work, choose, make_plans, until, worthwhile
+from stemctl.speeds import Boot
 from stemfleet.clouds.base import Offer
 from stemserve.separation.presets import PRESETS
 
@@ -70,6 +71,17 @@ def test_more_machines_cost_their_boots_and_save_time() -> None:
     assert choose(list(plans.values()), plans[4].hours, None).count == 4
 
 
+def test_a_boot_that_costs_nothing_takes_its_time_all_the_same() -> None:
+    market = {"vast": [offer("RTX 3090", 0.2, "1")]}
+    speeds.learn_boot("vast", Boot(300.0))
+    (paid,) = make_plans(Work(1, 600, 1), market, "htdemucs", ())
+    for _ in range(20):
+        speeds.learn_boot("vast", Boot(300.0, free=240.0))
+    (free,) = make_plans(Work(1, 600, 1), market, "htdemucs", ())
+    assert free.hours == pytest.approx(paid.hours)
+    assert paid.usd - free.usd == pytest.approx(0.2 * 240 / 3600, rel=1e-3)
+
+
 def test_expected_costs_are_those_that_the_presets_tell() -> None:
     assert {
         name: (round(recipe.cost(recipe.stems), 1), round(recipe.cost(("vocals",)), 1))
@@ -95,9 +107,10 @@ def test_what_was_measured_is_believed_and_kept_for_the_next_quote() -> None:
     assert measured.measured
     assert measured.realtime == pytest.approx(12.0)
     assert not speeds.speed_of("RTX 4090", "ensemble").measured, "other work"
-    speeds.learn_boot("vast", 100.0)
-    speeds.learn_boot("vast", 200.0)
-    assert (speeds.boot_seconds("vast"), speeds.boot_seconds("runpod")) == (150.0, speeds.BOOT_S)
+    speeds.learn_boot("vast", Boot(100.0, free=50.0))
+    speeds.learn_boot("vast", Boot(200.0, free=70.0))
+    assert speeds.boot_of("vast") == Boot(150.0, free=60.0)
+    assert speeds.boot_of("runpod") == Boot(speeds.BOOT_S)
     (platformdirs.user_data_path("stemfleet") / "speeds.json").write_text("{not json")
     assert speeds.speed_of("RTX 4090", "ensemble", ("vocals",)) == expected
 

@@ -60,6 +60,7 @@ def test_a_fleet_from_its_renting_over_a_lost_bid_to_its_end(
     for one in outputs["endpoints"]:
         assert one["url"].startswith("https:")
         assert one["ownCertificate"]
+        assert one["bootSeconds"] > 0
         with open_client(one["url"], Certificate("", "", outputs["ca"])) as client:
             assert one["cloud"] == "vast"
             assert one["url"].startswith("https://")

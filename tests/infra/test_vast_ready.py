@@ -91,6 +91,12 @@ def test_a_dud_is_replaced_on_another_host_and_the_other_slot_is_left_alone(
     assert reason in line
 
 
+def test_it_is_told_how_long_each_machine_booted(market: VastEmulator) -> None:
+    market.faults.arm_fate("slow-boot")
+    slow, usual = Fleet().watch()
+    assert slow.boot_seconds > usual.boot_seconds > 0
+
+
 @pytest.mark.parametrize("fate", ["slow-boot", "ip-spaces", "unknown-then-back", "lag"])
 def test_what_only_takes_its_time_is_waited_for(market: VastEmulator, fate: str) -> None:
     market.faults.arm_fate(fate)

@@ -28,6 +28,8 @@ class Registered:
 
     Nothing there speaks TLS but the worker itself, so it needs a certificate.
     """
+    boots_free: bool = False
+    """Whether the disk alone is paid for until a machine runs; Vast.ai's billing page says so."""
 
 
 def _local() -> Cloud:
@@ -51,7 +53,7 @@ def _vast() -> Cloud:
 CLOUDS: dict[str, Registered] = {
     LOCAL: Registered("this machine", "Worker", _local, lambda _: False),
     "runpod": Registered("RunPod", "Pod", _runpod, lambda want: want.direct_port),
-    "vast": Registered("Vast.ai", "Instance", _vast, lambda _: True),
+    "vast": Registered("Vast.ai", "Instance", _vast, lambda _: True, boots_free=True),
 }
 
 
