@@ -3,7 +3,8 @@
 What was measured is kept for the user, over all projects: seconds of audio and seconds of work by
 GPU and kind of work, and by cloud how long machines boot and what of that costs nothing. What is
 expected is a product: the speed of `htdemucs` on an RTX 3090, the GPU's part of that
-(`stemfleet.clouds.offers`), and the preset's cost in times of `htdemucs`.
+(`stemfleet.clouds.offers`), and the preset's cost in times of `htdemucs`; or, once another GPU was
+measured at the same work, that one's speed and what the two are expected to differ by.
 """
 
 from __future__ import annotations
@@ -52,6 +53,10 @@ class _Sum(BaseModel):
     audio_s: float = 0.0
     work_s: float = 0.0
 
+    @property
+    def enough(self) -> bool:
+        return self.audio_s >= ENOUGH_S and self.work_s > 0
+
 
 class _Kept(BaseModel):
     speeds: dict[str, dict[str, _Sum]] = {}
@@ -70,13 +75,18 @@ def kind_of_work(preset: str, stems: Iterable[str]) -> str:
 def speed_of(gpu: str, preset: str, stems: Iterable[str] = ()) -> Speed:
     """Of a machine with such a GPU; no ``stems``: all that the preset has."""
     kind = kind_of_work(preset, stems)
-    kept = _read().speeds.get(kind, {}).get(normal(gpu))
-    if kept and kept.audio_s >= ENOUGH_S and kept.work_s > 0:
-        return Speed(kept.audio_s / kept.work_s, True)
+    measured = {name: one for name, one in _read().speeds.get(kind, {}).items() if one.enough}
+    if own := measured.get(normal(gpu)):
+        return Speed(own.audio_s / own.work_s, True)
     whole, two = COSTS.get(preset, (0.0, 0.0))
     cost = max(LEAST_COST, two if kind.endswith("/two") else whole)
-    alone = HERE_REALTIME if gpu == HERE else HTDEMUCS_REALTIME * expected_speed(gpu)
-    return Speed(alone / cost, False)
+    if gpu == HERE:
+        return Speed(HERE_REALTIME / cost, False)
+    others = [(one, expected_speed(name)) for name, one in measured.items() if name != normal(HERE)]
+    # As much faster or slower than expected as the GPUs that were measured.
+    if work := sum(one.work_s * speed for one, speed in others):
+        return Speed(expected_speed(gpu) * sum(one.audio_s for one, _ in others) / work, False)
+    return Speed(HTDEMUCS_REALTIME * expected_speed(gpu) / cost, False)
 
 
 def learn(measured: Iterable[tuple[str, str, float, float]]) -> None:

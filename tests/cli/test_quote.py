@@ -18,6 +18,7 @@ from stemctl.presets import COSTS
 from stemctl.quote import Work, choose, make_plans, until, worthwhile
 from stemctl.speeds import Boot
 from stemfleet.clouds.base import Offer
+from stemfleet.clouds.offers import expected_speed
 from stemserve.separation.presets import PRESETS
 
 from tests.cli.driving import stemctl, write_song
@@ -107,6 +108,10 @@ def test_what_was_measured_is_believed_and_kept_for_the_next_quote() -> None:
     assert measured.measured
     assert measured.realtime == pytest.approx(12.0)
     assert not speeds.speed_of("RTX 4090", "ensemble").measured, "other work"
+    other = speeds.speed_of("RTX 3090", "ensemble", ("vocals",))
+    assert not other.measured
+    assert other.realtime == pytest.approx(12.0 / expected_speed("RTX 4090")), "as far off as it"
+    assert speeds.speed_of(speeds.HERE, "ensemble", ("vocals",)).realtime < 1
     speeds.learn_boot("vast", Boot(100.0, free=50.0))
     speeds.learn_boot("vast", Boot(200.0, free=70.0))
     assert speeds.boot_of("vast") == Boot(150.0, free=60.0)

@@ -12,7 +12,7 @@ from pathlib import Path
 from stemserve.separation import __main__ as separation
 from stemserve.separation import filling
 from stemserve.separation.progress import Progress
-from stemserve.separation.segments import Segments
+from stemserve.separation.segments import Journal, Segments
 from stemserve.separation.span import Span
 
 NOTES = "notes.txt"
@@ -20,26 +20,25 @@ NOTES = "notes.txt"
 
 def main() -> None:
     """Serve tasks as ever, and keep notes."""
-    undisturbed = filling.Filling._separate
+    separate, store = filling.Filling._separate, Segments._store
 
-    def noted(
+    def separated(
         self: filling.Filling,
         stretch: Span,
         segments: Segments,
         progress: Progress,
-        commit: Callable[[], None],
+        seconds: Callable[[], float],
         check: Callable[[], None],
     ) -> None:
-        notes = self.task.output_dir / NOTES
+        note(self.task.output_dir / NOTES, f"from {segments.frames}")
+        separate(self, stretch, segments, progress, seconds, check)
 
-        def committed() -> None:
-            commit()
-            note(notes, f"to {segments.frames}")
+    def stored(self: Segments, journal: Journal) -> None:
+        store(self, journal)
+        note(self.path("").parents[1] / NOTES, f"to {journal.frames}")
 
-        note(notes, f"from {segments.frames}")
-        undisturbed(self, stretch, segments, progress, committed, check)
-
-    filling.Filling._separate = noted  # type: ignore[method-assign]
+    filling.Filling._separate = separated  # type: ignore[method-assign]
+    Segments._store = stored  # type: ignore[method-assign]
     separation.main()
 
 

@@ -26,9 +26,10 @@ def append(self: segments.Segments, part: Mapping[str, Block]) -> None:
     _append(self, part)
 
 
-def commit(self: segments.Segments, seconds: float, *, ended: bool = False) -> None:
-    """End a segment, and count it."""
-    _commit(self, seconds, ended=ended)
+def commit(self: segments.Segments, seconds: float) -> None:
+    """End a segment, and count it once it is on the disk."""
+    _commit(self, seconds)
+    self._settle()
     _commits.append(seconds)
 
 

@@ -26,18 +26,19 @@ def main() -> None:
         stretch: Span,
         segments: Segments,
         progress: Progress,
-        commit: Callable[[], None],
+        seconds: Callable[[], float],
         check: Callable[[], None],
     ) -> None:
         marker = self.task.output_dir / "failed"
 
         def checked() -> None:
             check()
+            segments._settle()
             if segments.journal.frames and not marker.exists():
                 marker.touch()
                 raise LOST("CUDA error: an illegal memory access was encountered")
 
-        undisturbed(self, stretch, segments, progress, commit, checked)
+        undisturbed(self, stretch, segments, progress, seconds, checked)
 
     filling.Filling._separate = failing  # type: ignore[method-assign]
     separation.main()

@@ -64,6 +64,7 @@ def separation_process(
     largest_file: int | None = None,
     deadline_s: float = DEADLINE_SECONDS,
     fate: int = 0,
+    module: str = "stemserve.separation",
     **environment: str,
 ) -> Iterator[SeparationProcess]:
     """A running process, which must end by itself when its input does.
@@ -72,9 +73,10 @@ def separation_process(
         largest_file: the kernel refuses to make a file larger than so many bytes.
         deadline_s: it is killed after so long, whatever it does.
         fate: the exit code that it must have in the end.
+        module: what runs; `tests.service.halting` for one that halts in its third segment.
         environment: more variables.
     """
-    command = [sys.executable, "-m", "stemserve.separation"]
+    command = [sys.executable, "-m", module]
     if largest_file is not None:
         limits = (largest_file, largest_file)
         script = (

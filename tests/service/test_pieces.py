@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from stemserve.audio.encode import Encoder, Encoding
 from stemserve.audio.tags import Cover, Tags, read_tags
 from stemserve.schema import SIDECAR, STEM_FILE_STEMS, StemFormat
 from stemserve.separation.presets import PRESETS
-from stemserve.task import Advanced, Failed, Finished, Logged, SeparationTask
+from stemserve.task import Advanced, Committed, Failed, Finished, Logged, SeparationTask
 
 from tests.sample import SONG
 from tests.service.networks import make_weights
@@ -67,25 +67,21 @@ def told(folder: Path) -> dict[str, Any]:
     return said
 
 
-def killed_when(
-    asked: SeparationTask, enough: Callable[[Advanced], bool], weights: str = ""
-) -> None:
-    """Begin a task in a process of its own, which is killed once it is far enough."""
+def killed_in_third_segment(asked: SeparationTask, weights: str = "") -> None:
+    """Begin a task in a process of its own, which is killed once two segments are on the disk."""
     with separation_process(
-        fate=-signal.SIGKILL, STEMSERVE_WEIGHTS=weights, OMP_NUM_THREADS="1"
+        fate=-signal.SIGKILL,
+        module="tests.service.halting",
+        STEMSERVE_WEIGHTS=weights,
+        OMP_NUM_THREADS="1",
     ) as running:
         running.send(asked)
         while True:
             event = running.next()
             assert not isinstance(event, Finished | Failed)
-            if isinstance(event, Advanced) and enough(event):
+            if isinstance(event, Committed) and len(event.segments.segments) == 2:
                 break
         running.process.kill()
-
-
-def in_third_segment(event: Advanced) -> bool:
-    """Whether two segments are finished, and the third is not."""
-    return event.details.completed_segments == 2
 
 
 @pytest.mark.parametrize(
@@ -106,7 +102,7 @@ def test_a_killed_task_goes_on_behind_its_last_finished_segment(
 ) -> None:
     undisturbed = done(process, task(noise, tmp_path / "undisturbed", **changes))
     asked = task(noise, tmp_path / "out", cut_points=[4, 9.5, 13], **changes)
-    killed_when(asked, in_third_segment)
+    killed_in_third_segment(asked)
     assert [path.name for path in (tmp_path / "out").iterdir()] == [".partial"]
     process.send(asked)
     *events, last = process.events()
@@ -123,11 +119,7 @@ def test_a_killed_task_of_networks_goes_on_too(noise: Path, tmp_path: Path) -> N
     weights = str(tmp_path)
     place = {"start_seconds": 1.0, "end_seconds": 4.5}
     changes = {"preset": "htdemucs_ft", "stems": ["no_drums"], "range": place}
-    killed_when(
-        task(noise, tmp_path / "out", cut_points=[2, 3, 4], **changes),
-        in_third_segment,
-        weights,
-    )
+    killed_in_third_segment(task(noise, tmp_path / "out", cut_points=[2, 3, 4], **changes), weights)
     with separation_process(
         deadline_s=200, STEMSERVE_WEIGHTS=weights, OMP_NUM_THREADS="1"
     ) as running:
@@ -162,7 +154,7 @@ def test_what_another_task_left_half_done_is_not_taken_up(
     process: SeparationProcess, noise: Path, tmp_path: Path, changes: dict[str, object]
 ) -> None:
     wanted = done(process, task(noise, tmp_path / "alone", **changes))
-    killed_when(task(noise, tmp_path / "out", cut_points=[4, 9.5, 13]), in_third_segment)
+    killed_in_third_segment(task(noise, tmp_path / "out", cut_points=[4, 9.5, 13]))
     assert done(process, task(noise, tmp_path / "out", **changes)) == wanted
 
 
@@ -171,9 +163,9 @@ def test_what_is_left_of_another_input_or_damaged_is_not_taken_up(
 ) -> None:
     other = write_audio(tmp_path / "other.flac", tones(16 * RATE), RATE, "flac")
     wanted = done(process, task(other, tmp_path / "alone"))
-    killed_when(task(noise, tmp_path / "out", cut_points=[4, 9.5, 13]), in_third_segment)
+    killed_in_third_segment(task(noise, tmp_path / "out", cut_points=[4, 9.5, 13]))
     assert done(process, task(other, tmp_path / "out")) == wanted
-    killed_when(task(other, tmp_path / "cut", cut_points=[4, 9.5, 13]), in_third_segment)
+    killed_in_third_segment(task(other, tmp_path / "cut", cut_points=[4, 9.5, 13]))
     with (tmp_path / "cut" / ".partial" / "vocals.samples").open("r+b") as file:
         file.truncate(1_000_000)
     assert done(process, task(other, tmp_path / "cut")) == wanted

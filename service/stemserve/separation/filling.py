@@ -53,9 +53,8 @@ class Filling:
         """
         began, spent, mark = monotonic(), segments.journal.seconds, segments.frames
 
-        def commit(*, ended: bool = False) -> None:
-            segments.commit(spent + monotonic() - began, ended=ended)
-            progress.emit(Committed(segments=self._described(segments)))
+        def seconds() -> float:
+            return spent + monotonic() - began
 
         progress.emit(Committed(segments=self._described(segments)))
         if mark:
@@ -67,19 +66,20 @@ class Filling:
         left = Span(self.span.start + mark, self.span.end)
         for stretch in stretches(self.parts, left):
             if isinstance(stretch, Taken):
-                self._take(stretch, segments, progress, commit)
+                self._take(stretch, segments, progress, seconds)
             else:
-                self._separate(stretch, segments, progress, commit, check)
+                self._separate(stretch, segments, progress, seconds, check)
         if not segments.frames:
             raise beyond_the_end(self.facts)
-        commit(ended=True)
+        segments.end(seconds())
+        self._tell(segments, progress)
 
     def _separate(
         self,
         stretch: Span,
         segments: Segments,
         progress: Progress,
-        commit: Callable[[], None],
+        seconds: Callable[[], float],
         check: Callable[[], None],
     ) -> None:
         done = segments.frames
@@ -101,14 +101,15 @@ class Filling:
             segments.append(part)
             check()
             if ends_segment:
-                commit()
+                segments.commit(seconds())
+            self._tell(segments, progress)
             progress.reach(segments.frames)
         end = self.span.start + segments.frames
         if any(end < part.start == stretch.end for part in self.parts):
             raise BadPartError(f"The track ends at frame {end}, before some of the parts begin.")
 
     def _take(
-        self, part: Taken, segments: Segments, progress: Progress, commit: Callable[[], None]
+        self, part: Taken, segments: Segments, progress: Progress, seconds: Callable[[], float]
     ) -> None:
         first, rate = self.span.start, self.facts.rate
         at = first + segments.frames
@@ -120,8 +121,14 @@ class Filling:
         for end in (*inside, part.end - first):
             start = segments.frames
             segments.take(part.sources, first + start - part.start, end - start)
-            commit()
+            segments.commit(seconds())
+            self._tell(segments, progress)
             progress.find(segments.frames)
+
+    def _tell(self, segments: Segments, progress: Progress) -> None:
+        """Say what is on the disk, if that is more than before."""
+        if segments.moved():
+            progress.emit(Committed(segments=self._described(segments)))
 
     def _described(self, segments: Segments) -> Described:
         """What is on the disk."""

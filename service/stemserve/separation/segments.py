@@ -2,8 +2,9 @@
 
 Each stem's samples lie in a WAV file that grows (`stemserve.audio.wav`); a journal beside them says
 how far they are known to be on the disk, and under which key. The key is a digest of all that the
-samples depend on: work under another key is never taken up. The journal moves on at the end of each
-segment; what a crash leaves behind its mark is overwritten.
+samples depend on: work under another key is never taken up. The journal moves on to the end of each
+segment as soon as the disk has it, while the next is separated; what a crash leaves behind its mark
+is overwritten.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from threading import Condition
 
@@ -91,7 +93,10 @@ class Segments:
             journal = None
         self.journal = journal or Journal(key=key)
         """What is finished; `commit` moves it on."""
+        self._told = self.journal
         self._now = self.journal
+        self._disk = ThreadPoolExecutor(1)
+        self._pending: Future[None] | None = None
         mark = None if journal is None else journal.frames
         self._files = {
             stem: WavFile(
@@ -159,19 +164,53 @@ class Segments:
             self._now = self._now.model_copy(update=update)
             self._grown.notify_all()
 
-    def commit(self, seconds: float, *, ended: bool = False) -> None:
-        """Return once all that was written would survive a loss of power.
+    def commit(self, seconds: float) -> None:
+        """Move the journal to all that was written, once that would survive a loss of power.
 
-        ``seconds``: what it took altogether; ``ended``: nothing more will come.
+        That happens beside the work; only the one before is waited for. ``seconds``: what it took
+        altogether.
+
+        Raises:
+            OSError: the disk failed, now or at an earlier `commit`.
         """
-        for file in self._files.values():
-            file.sync()
-        journal = self._now.model_copy(update={"seconds": seconds, "ended": ended})
-        _write(self._folder / JOURNAL, journal)
-        self.journal = journal
+        self._settle()
+        journal = self._now.model_copy(update={"seconds": seconds})
+        self._pending = self._disk.submit(self._store, journal)
+
+    def end(self, seconds: float) -> None:
+        """Nothing more will come. Returns once all would survive a loss of power.
+
+        Raises:
+            OSError: the disk failed, now or at an earlier `commit`.
+        """
+        self._settle()
+        journal = self._now.model_copy(update={"seconds": seconds, "ended": True})
+        self._store(journal)
         with self._grown:
             self._now = journal
             self._grown.notify_all()
+
+    def moved(self) -> bool:
+        """Whether the journal has moved on since this was asked last.
+
+        Raises:
+            OSError: the disk failed at a `commit`.
+        """
+        if self._pending is not None and self._pending.done():
+            self._settle()
+        before, self._told = self._told, self.journal
+        return before is not self._told
+
+    def _store(self, journal: Journal) -> None:
+        for file in self._files.values():
+            file.sync()
+        _write(self._folder / JOURNAL, journal)
+        self.journal = journal
+
+    def _settle(self) -> None:
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.result()
 
     def follow(self, stem: str) -> Iterator[Block]:
         """All of a stem, with the gain, in blocks of `BLOCK_FRAMES`, as it comes.
@@ -211,6 +250,7 @@ class Segments:
 
     def close(self) -> None:
         """Close the files. Nobody may follow any more."""
+        self._disk.shutdown()
         for file in self._files.values():
             file.close()
 
