@@ -164,10 +164,12 @@ def _processes(pid: int) -> list[psutil.Process]:
 
 
 def _size(folder: Path) -> int:
-    total = 0
+    """Bytes; what is found under two names counts once."""
+    sizes: dict[int, int] = {}
     with suppress(FileNotFoundError):
         for path in folder.rglob("*"):
             with suppress(FileNotFoundError):
                 if path.is_file():
-                    total += path.stat().st_size
-    return total
+                    found = path.stat()
+                    sizes[found.st_ino] = found.st_size
+    return sum(sizes.values())
