@@ -69,7 +69,9 @@ class Fleet(pulumi.ComponentResource):
     def _declare(self, config: FleetConfig) -> Ready:
         """All resources; what waits for them."""
         child = pulumi.ResourceOptions(parent=self)
-        self.token = Identity("identity", child).token
+        prefix = stack_prefix(pulumi.get_project(), pulumi.get_stack())
+        clouds = sorted({group.cloud for group in config.groups if group.count})
+        self.token = Identity("identity", {"prefix": prefix, "clouds": clouds}, child).token
         handed_over: dict[str, pulumi.Input[str]] = {"token": self.token}
         self.ca = None
         if any(_on_bare_port(group) for group in config.groups):
@@ -80,7 +82,7 @@ class Fleet(pulumi.ComponentResource):
                 "certificateKey": certificate.key,
                 "certificateAuthority": certificate.ca,
             }
-        shared: dict[str, Any] = {"prefix": stack_prefix(pulumi.get_project(), pulumi.get_stack())}
+        shared: dict[str, Any] = {"prefix": prefix}
         image = _built_image(config, child)
         if any(group.rented for group in config.groups):
             child = share(handed_over, child)

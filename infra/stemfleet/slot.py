@@ -47,21 +47,21 @@ def gpu_filter(wire: dict[str, Any]) -> GpuFilter:
 
 def worker_spec(props: dict[str, Any]) -> WorkerSpec:
     """What shall run in the slot that these inputs, with what is handed over, describe."""
-    image, want, given = props.get("image"), gpu_filter(props["want"]), fingerprint(props["token"])
+    image, want = props.get("image"), gpu_filter(props["want"])
     limits = {"idle_minutes": props.get("idleMinutes"), "lease_hours": props.get("leaseHours")}
     certificate = None
     if CLOUDS[props["cloud"]].on_bare_port(want):
         certificate = Certificate(
             props["certificate"], props["certificateKey"], props.get("certificateAuthority", "")
         )
-        given += fingerprint(props["certificate"])
     label = slot_label(
         props["prefix"],
         props["slot"],
         preset=props["preset"],
         image=image,
         want=want,
-        fingerprint=given,
+        token=fingerprint(props["token"]),
+        certificate=fingerprint(certificate.certificate) if certificate else "",
         **limits,
     )
     return WorkerSpec(label, props["preset"], props["token"], image, certificate, **limits)

@@ -40,6 +40,10 @@ class Store:
     """Objects whose content is cut when they are written."""
     closed: set[str] = field(default_factory=set)
     """Ends of keys that may not be written."""
+    held: set[str] = field(default_factory=set)
+    """Ends of keys whose writing waits until it is ``let_go``."""
+    waiting: list[str] = field(default_factory=list)
+    let_go: threading.Event = field(default_factory=threading.Event)
     refused: list[str] = field(default_factory=list)
 
     @property
@@ -141,6 +145,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if (found := self.asked()) is None:
             return
         name = "/".join(found)
+        if name.endswith(tuple(self.store.held)):
+            self.store.waiting.append(name)
+            self.store.let_go.wait()
         said = self.headers.get("Content-MD5")
         if name.endswith(tuple(self.store.closed)):
             self.answer(403, b"<Error><Code>AccessDenied</Code></Error>")

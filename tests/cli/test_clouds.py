@@ -113,17 +113,17 @@ def test_the_help_tells_the_defaults_that_there_are() -> None:
 def test_a_sweep_ends_what_is_in_no_stack_and_nothing_else(
     vast: VastEmulator, runpod: RunpodEmulator, local: LocalCloud, project: Path
 ) -> None:
-    known, lost = "stemfleet.dev.gpu-0.0a1b2c3d", "stemfleet.dev.gpu-1.0a1b2c3d"
-    pod, elsewhere = "stemfleet.dev.pods-0.0a1b2c3d", "stemfleet.prod.gpu-0.0a1b2c3d"
-    foreign = ("other.dev.gpu-0.0a1b2c3d", "stemfleet.dev.gpu-1", "notebook")
+    known, lost = "stemfleet.dev.gpu-0.0a1b2c3d4e5f60", "stemfleet.dev.gpu-1.0a1b2c3d4e5f60"
+    pod, elsewhere = "stemfleet.dev.pods-0.0a1b2c3d4e5f60", "stemfleet.prod.gpu-0.0a1b2c3d4e5f60"
+    foreign = ("other.dev.gpu-0.0a1b2c3d4e5f60", "stemfleet.dev.gpu-1", "notebook")
     for label in (known, lost, elsewhere, *foreign):
         vast.rent_by_hand(label)
     put(runpod, pod)
-    (local.root / "stemfleet.dev.here-0.0a1b2c3d" / "dead").mkdir(parents=True)
+    (local.root / "stemfleet.dev.here-0.0a1b2c3d4e5f60" / "dead").mkdir(parents=True)
     put_slots(project, "dev", known)
 
     found = swept("--project", project, code=1)
-    assert set(found) == {lost, pod, "stemfleet.dev.here-0.0a1b2c3d", elsewhere}
+    assert set(found) == {lost, pod, "stemfleet.dev.here-0.0a1b2c3d4e5f60", elsewhere}
     assert found[lost]["usd_per_hour"] > 0
     assert found[lost]["since"] > 1e9
     assert "--stack prod" in found[elsewhere]["kept"]
@@ -153,9 +153,9 @@ def test_a_stack_that_cannot_be_looked_into_is_left_alone(
     monkeypatch.delenv("RUNPOD_API_KEY", raising=False)
     put_slots(project, "dev")
     put_slots(project, "test")
-    ours = "stemfleet.dev.gpu-0.0a1b2c3d"
+    ours = "stemfleet.dev.gpu-0.0a1b2c3d4e5f60"
     vast.rent_by_hand(ours)
-    vast.rent_by_hand("stemfleet.test.gpu-0.0a1b2c3d")
+    vast.rent_by_hand("stemfleet.test.gpu-0.0a1b2c3d4e5f60")
     state = Path(json.loads(pulumi(project, "whoami", "--json"))["url"].removeprefix("file://"))
     lock = state.expanduser() / ".pulumi/locks/organization/stemfleet/dev/0.json"
     lock.parent.mkdir(parents=True, exist_ok=True)
@@ -178,7 +178,7 @@ def test_a_stack_that_cannot_be_looked_into_is_left_alone(
 def test_what_an_update_has_taken_up_meanwhile_is_not_ended(
     vast: VastEmulator, project: Path
 ) -> None:
-    label = "stemfleet.dev.gpu-0.0a1b2c3d"
+    label = "stemfleet.dev.gpu-0.0a1b2c3d4e5f60"
     vast.rent_by_hand(label)
     pulumi(project, "stack", "init", "test")
     seen = sweep.survey(project, ["dev"], ["vast"])
@@ -194,7 +194,7 @@ def test_endpoints_are_resolved_again_from_their_cloud(
     vast: VastEmulator, local: LocalCloud, project: Path
 ) -> None:
     del local
-    label = "stemfleet.dev.gpu-0.0a1b2c3d"
+    label = "stemfleet.dev.gpu-0.0a1b2c3d4e5f60"
     machine = vast.rent_by_hand(label)
     pulumi(project, "stack", "init", "dev")
     state = json.loads(pulumi(project, "stack", "export"))

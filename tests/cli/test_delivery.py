@@ -14,7 +14,8 @@ from stemctl.errors import InputError
 
 from tests.cli.buckets import Store
 from tests.cli.driving import ends, stemctl, write_song
-from tests.service.worker import RunningWorker
+from tests.cli.running import submitting
+from tests.service.worker import RunningWorker, eventually
 
 OUT = "s3://music/lib/stems"
 
@@ -128,6 +129,31 @@ def test_a_cut_in_the_middle_is_gone_on_from(
     store.closed.clear()
     assert ends(stemctl(*command)) == {"one.wav": "done"}
     assert ends(stemctl(*command)) == {"one.wav": "there"}
+
+
+def test_a_run_killed_in_mid_delivery_is_gone_on_from(
+    tmp_path: Path, out: Path, store: Store, fleet: list[str]
+) -> None:
+    song = write_song(tmp_path / "one.wav")
+    wishes = ["--stems", "vocals,drums", *fleet, "--json"]
+    command = ["submit", song, "--out", OUT, *wishes]
+    store.held.add("/drums.wav")
+    with submitting(command) as process:
+        eventually(lambda: store.waiting)
+        process.kill()
+        process.wait()
+    assert json.loads(store.objects["music/lib/stems/one/.stemctl.json"])["begun"]
+    assert "one/drums.wav" not in under(store)
+    store.held.clear()
+    store.let_go.set()
+    assert ends(stemctl(*command)) == {"one.wav": "done"}
+    assert under(store) == ["one/.stemctl.json", "one/drums.wav", "one/vocals.wav"]
+    stemctl("submit", song, "--out", out, *wishes)
+    for place in ("one/drums.wav", "one/vocals.wav"):
+        assert store.objects[f"music/lib/stems/{place}"] == (out / place).read_bytes()
+    store.put.clear()
+    assert ends(stemctl(*command)) == {"one.wav": "there"}
+    assert store.put == []
 
 
 def test_what_a_store_loses_is_seen(tmp_path: Path, store: Store, fleet: list[str]) -> None:

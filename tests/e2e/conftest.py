@@ -85,6 +85,15 @@ class Project:
         document["config"]["stemfleet:groups"] = list(groups)
         file.write_text(yaml.safe_dump(document))
 
+    def end_processes(self) -> None:
+        """Kill what is left of commands that were killed, and workers of this machine."""
+        for process in psutil.process_iter():
+            try:
+                if process.pid != os.getpid() and process.environ().get(MARK) == str(self.folder):
+                    process.kill()
+            except psutil.Error:
+                continue
+
     def running(self) -> list[str]:
         """The instances that really run, whatever state and outputs say."""
         return sorted(machine.id for machine in self.cloud.machines(""))
@@ -112,10 +121,5 @@ def project(tmp_path: Path) -> Iterator[Project]:
     made = Project(folder, (str(engine.pulumi), "--non-interactive"), environment)
     made.pulumi("stack", "init", "dev")
     yield made
-    for process in psutil.process_iter():
-        try:
-            if process.pid != os.getpid() and process.environ().get(MARK) == str(folder):
-                process.kill()
-        except psutil.Error:
-            continue
+    made.end_processes()
     end_all_under((tmp_path / "local workers").resolve())

@@ -107,6 +107,10 @@ def test_killed_runs_lose_no_machine(project: Project) -> None:
             print(told, "; paid for:", sorted(clouds.alive().values()))
             release(project)
             clouds.check(DECLARED)
+            if number % 5 == 1:
+                project.end_processes()
+                said = project.destroy()
+                assert clouds.alive() == {}, f"{told}\n{said}"
             if number % 5 == 3:
                 left, known = left_behind(project, clouds), labels_in(state_of(project))
                 _, swept = stemctl(project, "sweep", "--destroy", "--yes")

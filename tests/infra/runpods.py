@@ -10,10 +10,10 @@ from tests.clouds.runpod import RunpodEmulator
 from tests.clouds.runpod_wish import GpuWish, Wish
 
 PREFIX = "stemfleet.dev."
-LABEL = f"{PREFIX}pods-0.0a1b2c3d"
+LABEL = f"{PREFIX}pods-0.0a1b2c3d4e5f60"
 TOKEN = "the-stacks-token"
 ANY = GpuFilter()
-FOREIGN = ("someone's notebook", "stemfleet.prod.pods-0.0a1b2c3d", f"{LABEL}4", LABEL[:-1])
+FOREIGN = ("someone's notebook", "stemfleet.prod.pods-0.0a1b2c3d4e5f60", f"{LABEL}4", LABEL[:-1])
 """Names of pods that are not ours, and some that nearly are."""
 
 

@@ -13,13 +13,14 @@ from stemfleet.clouds.label import LabelParts, parse_label, slot_label, stack_pr
 
 parts = st.from_regex(r"[A-Za-z0-9_-]{1,20}", fullmatch=True)
 slots = st.from_regex(r"[a-z][a-z0-9]{0,6}-[0-9]{1,3}", fullmatch=True)
+TOKEN = "0123456789abcdef"
 FILTER = GpuFilter(names=("RTX 4090",), count=1, vram_gb=8.0, max_usd_per_hour=0.5)
 
 
 def label(**changed: object) -> str:
     """A label of which some things are other than usual."""
     usual: dict[str, object] = {
-        "slot": "dev-0", "preset": "center", "image": None, "want": FILTER, "fingerprint": "f",
+        "slot": "dev-0", "preset": "center", "image": None, "want": FILTER, "token": TOKEN,
     }  # fmt: skip
     return slot_label("p.s.", **{**usual, **changed})  # type: ignore[arg-type]
 
@@ -34,16 +35,18 @@ def test_a_label_has_four_parts_and_is_one_plain_file_name(
         preset="center",
         image=None,
         want=FILTER,
-        fingerprint="f",
+        token=TOKEN,
     )
-    assert re.fullmatch(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[a-z0-9-]+\.[0-9a-f]{8}", made)
+    assert re.fullmatch(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[a-z0-9-]+\.[0-9a-f]{14}", made)
     assert made.split(".")[:3] == [project, stack, slot]
-    assert parse_label(made) == LabelParts(project, stack, slot)
+    assert parse_label(made) == LabelParts(project, stack, slot, "012345")
     for other in (made[:-1], f"{made}0", f"x.{made}", made.replace("-", "", 1), made.upper()):
-        assert parse_label(other) is None or parse_label(other) != LabelParts(project, stack, slot)
+        assert parse_label(other) is None or parse_label(other) != LabelParts(
+            project, stack, slot, "012345"
+        )
 
 
-@pytest.mark.parametrize("label", ["", "notebook", "a.b.c-0", "stemfleet.dev.gpu-0.0A1B2C3D"])
+@pytest.mark.parametrize("label", ["", "notebook", "a.b.c-0", "stemfleet.dev.gpu-0.0A1B2C3D4E5F60"])
 def test_a_machine_of_another_kind_is_none_of_ours(label: str) -> None:
     assert parse_label(label) is None
 
@@ -53,7 +56,7 @@ def test_no_stack_takes_anothers_slots_for_its_own(
     ours: tuple[str, str], theirs: tuple[str, str], slot: str
 ) -> None:
     made = slot_label(
-        stack_prefix(*theirs), slot, preset="center", image=None, want=FILTER, fingerprint="f"
+        stack_prefix(*theirs), slot, preset="center", image=None, want=FILTER, token=TOKEN
     )
     assert made.startswith(stack_prefix(*ours)) == (ours == theirs)
 
@@ -69,7 +72,8 @@ def test_a_stack_that_cannot_be_in_a_label_is_refused(name: str) -> None:
     [
         {"preset": "htdemucs"},
         {"image": "ghcr.io/x"},
-        {"fingerprint": "g"},
+        {"token": "0123457777777777"},
+        {"certificate": "g"},
         {"idle_minutes": 15.0},
         {"lease_hours": 15.0},
         {"want": replace(FILTER, names=("RTX 3090",))},

@@ -34,7 +34,7 @@ ANY = GpuFilter()
 
 def spec(slot: str = "dev-0", *, token: str = "a-token") -> WorkerSpec:
     """What shall run in a slot."""
-    return WorkerSpec(f"stemfleet.dev.{slot}.0a1b2c3d", "center", token)
+    return WorkerSpec(f"stemfleet.dev.{slot}.0a1b2c3d4e5f60", "center", token)
 
 
 def worker_of(cloud: LocalCloud, machine: Machine) -> psutil.Process:
@@ -164,7 +164,7 @@ def test_destroy_ends_what_a_killed_worker_left_running(
 
 
 def test_destroying_what_is_not_there_is_done_already(cloud: LocalCloud) -> None:
-    cloud.destroy("stemfleet.dev.dev-7.0a1b2c3d")
+    cloud.destroy("stemfleet.dev.dev-7.0a1b2c3d4e5f60")
     assert list(cloud.root.iterdir()) == []
 
 

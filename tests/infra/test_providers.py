@@ -18,9 +18,10 @@ from pulumi.dynamic.dynamic import serialize_provider
 from pulumi.runtime.proto import provider_pb2 as pb
 from pulumi.runtime.proto.provider_pb2_grpc import ResourceProviderStub as Stub
 from pulumi.runtime.rpc import UNKNOWN
-from stemfleet.clouds.base import Certificate
+from stemfleet.clouds.base import Certificate, GpuFilter
+from stemfleet.clouds.label import identity, parse_label
 from stemfleet.clouds.local import LocalCloud
-from stemfleet.identity import CertificateProvider, IdentityProvider
+from stemfleet.identity import CertificateProvider, IdentityProvider, fingerprint
 from stemfleet.ready import ReadyProvider
 from stemfleet.slot import SlotProvider, worker_spec
 
@@ -95,11 +96,13 @@ def test_a_slot_of_which_nothing_is_known_is_neither_gone_nor_made(
     server: Stub, root: Path
 ) -> None:
     root.write_text("a file where a directory should be")
-    state = struct(SlotProvider(), {**SLOT, "label": "stemfleet.dev.dev-0.0a1b2c3d"})
+    state = struct(SlotProvider(), {**SLOT, "label": "stemfleet.dev.dev-0.0a1b2c3d4e5f60"})
     calls = [
-        lambda: server.Read(pb.ReadRequest(id="stemfleet.dev.dev-0.0a1b2c3d", properties=state)),
+        lambda: server.Read(
+            pb.ReadRequest(id="stemfleet.dev.dev-0.0a1b2c3d4e5f60", properties=state)
+        ),
         lambda: server.Delete(
-            pb.DeleteRequest(id="stemfleet.dev.dev-0.0a1b2c3d", properties=state)
+            pb.DeleteRequest(id="stemfleet.dev.dev-0.0a1b2c3d4e5f60", properties=state)
         ),
         lambda: server.Create(pb.CreateRequest(properties=state)),
     ]
@@ -192,14 +195,37 @@ def test_what_only_the_next_machine_is_chosen_by_is_an_update_that_keeps_all_els
 
 
 def test_a_token_is_made_once_and_known_by_its_fingerprint() -> None:
-    first, second = IdentityProvider().create({}), IdentityProvider().create({})
+    inputs = {"prefix": SLOT["prefix"], "clouds": ["local"]}
+    first, second = IdentityProvider().create(inputs), IdentityProvider().create(inputs)
     assert first.outs is not None
     assert second.outs is not None
     assert first.outs["token"] != second.outs["token"]
     assert first.id != second.id
     assert len(first.outs["token"]) >= 43
     assert first.outs["token"] not in first.id
-    assert not IdentityProvider().diff("id", first.outs, {}).changes
+    assert not IdentityProvider().diff("id", first.outs, inputs).changes
+    more = {**inputs, "clouds": ["local", "vast"]}
+    assert diff(IdentityProvider(), first.outs, more).changes
+    assert not diff(IdentityProvider(), first.outs, more).replaces
+    assert IdentityProvider().update("id", first.outs, more).outs == {**first.outs, **more}
+
+
+def test_the_end_of_a_token_is_that_of_every_worker_that_demands_it(cloud: LocalCloud) -> None:
+    stacks = {token: {**SLOT, "token": token} for token in ("ours", "another computer's")}
+    slots = [{**stacks["ours"], "slot": "dev-1"}, *stacks.values()]
+    for slot in slots:
+        cloud.rent(GpuFilter(), worker_spec(slot))
+    cloud.rent(GpuFilter(), worker_spec({**stacks["ours"], "prefix": "stemfleet.develop."}))
+    inputs = {"prefix": SLOT["prefix"], "clouds": ["local"], "token": "ours"}
+    IdentityProvider().delete(fingerprint("ours"), inputs)
+    left = [parse_label(machine.label) for machine in cloud.machines("")]
+    assert sorted((one.stack, one.slot) for one in left if one) == [
+        ("dev", "dev-0"),
+        ("develop", "dev-0"),
+    ]
+    (others,) = [one for one in left if one and one.stack == "dev"]
+    assert others.identity == identity(fingerprint("another computer's"))
+    IdentityProvider().delete(fingerprint("ours"), inputs)
 
 
 def test_a_certificate_is_made_once_by_an_authority_that_signs_no_other() -> None:

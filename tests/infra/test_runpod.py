@@ -80,8 +80,8 @@ def test_the_container_is_told_what_the_worker_has_to_know(runpod: RunpodEmulato
         "STEMSERVE_LEASE_HOURS": "12.5",
     }
     assert (pod.image, pod.args, pod.ports) == ("ghcr.io/x", "", ["8185/tcp"])
-    RunpodCloud().rent(ANY, spec(f"{PREFIX}pods-1.0a1b2c3d"))
-    plain = runpod.named(f"{PREFIX}pods-1.0a1b2c3d")
+    RunpodCloud().rent(ANY, spec(f"{PREFIX}pods-1.0a1b2c3d4e5f60"))
+    plain = runpod.named(f"{PREFIX}pods-1.0a1b2c3d4e5f60")
     assert plain.ports == ["8185/http"]
     assert not [name for name in plain.env if re.search("TLS|IDLE|LEASE", name)]
 
@@ -102,7 +102,7 @@ def test_many_who_rent_one_slot_at_once_get_one_pod(runpod: RunpodEmulator) -> N
 
 
 def test_a_whole_fleet_costs_hardly_more_requests_than_pods(runpod: RunpodEmulator) -> None:
-    labels = [f"{PREFIX}pods-{i}.0a1b2c3d" for i in range(40)]
+    labels = [f"{PREFIX}pods-{i}.0a1b2c3d4e5f60" for i in range(40)]
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda label: RunpodCloud().rent(ANY, spec(label)), labels))
     assert len(runpod.ledger.calls("create")) == 40
@@ -111,7 +111,7 @@ def test_a_whole_fleet_costs_hardly_more_requests_than_pods(runpod: RunpodEmulat
 
 def test_a_limit_of_requests_is_kept_before_it_is_met(runpod: RunpodEmulator) -> None:
     runpod.limits = {"minute": (12, 60)}
-    labels = [f"{PREFIX}pods-{i}.0a1b2c3d" for i in range(20)]
+    labels = [f"{PREFIX}pods-{i}.0a1b2c3d4e5f60" for i in range(20)]
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda label: RunpodCloud().rent(ANY, spec(label)), labels))
     assert len(runpod.ledger.alive()) == 20
@@ -123,7 +123,7 @@ def test_a_list_is_read_to_its_last_page(runpod: RunpodEmulator) -> None:
     runpod.page_size = 3
     for name in FOREIGN:
         put(runpod, name)
-    labels = {f"{PREFIX}pods-{i}.0a1b2c3d" for i in range(8)}
+    labels = {f"{PREFIX}pods-{i}.0a1b2c3d4e5f60" for i in range(8)}
     for label in labels:
         put(runpod, label)
     assert {machine.label for machine in RunpodCloud().machines(PREFIX)} >= labels
@@ -315,7 +315,7 @@ def test_a_spot_pod_is_rented_for_the_least_bid_or_the_groups(runpod: RunpodEmul
     assert machine.usd_per_hour == 0.2
     assert booted(cloud).id == machine.id
 
-    other = f"{PREFIX}pods-1.0a1b2c3d"
+    other = f"{PREFIX}pods-1.0a1b2c3d4e5f60"
     want = GpuFilter(spot=True, bid_usd_per_hour=0.5, count=2, regions=("RO",))
     cloud.rent(want, spec(other))
     pod = runpod.named(other)

@@ -136,7 +136,7 @@ def test_a_kind_that_was_gone_is_asked_for_last(runpod: RunpodEmulator) -> None:
     community: Callable[[Request], bool] = lambda asked: asked.body["cloud"] == "COMMUNITY"  # noqa: E731
     runpod.faults.arm("create", problem(400, NO_INSTANCES), count=1000, when=community)
     for i in range(10):
-        RunpodCloud().rent(ANY, spec(f"{PREFIX}pods-{i}.0a1b2c3d"))
+        RunpodCloud().rent(ANY, spec(f"{PREFIX}pods-{i}.0a1b2c3d4e5f60"))
     assert len(runpod.ledger.calls("create")) == 10 + 2
 
 
@@ -264,7 +264,7 @@ def test_all_who_wait_for_a_list_share_its_failure(runpod: RunpodEmulator) -> No
 def test_a_later_page_that_fails_is_no_end_of_the_list(runpod: RunpodEmulator) -> None:
     runpod.page_size = 2
     for i in range(5):
-        put(runpod, f"{PREFIX}pods-{i}.0a1b2c3d")
+        put(runpod, f"{PREFIX}pods-{i}.0a1b2c3d4e5f60")
     second: Callable[[Request], bool] = lambda request: "cursor" in request.query  # noqa: E731
     runpod.faults.arm("list", Fault(500, ""), count=1000, when=second)
     with pytest.raises(UnreachableError):
@@ -335,9 +335,9 @@ def test_no_credit_stops_pods_and_renting(runpod: RunpodEmulator) -> None:
     (machine,) = cloud.machines(PREFIX)
     assert machine.state is MachineState.FAILED
     with pytest.raises(NoCreditError, match="add credit"):
-        cloud.rent(ANY, spec(f"{PREFIX}pods-1.0a1b2c3d"))
+        cloud.rent(ANY, spec(f"{PREFIX}pods-1.0a1b2c3d4e5f60"))
     with pytest.raises(NoCreditError):
-        cloud.rent(GpuFilter(spot=True), spec(f"{PREFIX}pods-1.0a1b2c3d"))
+        cloud.rent(GpuFilter(spot=True), spec(f"{PREFIX}pods-1.0a1b2c3d4e5f60"))
     cloud.destroy(LABEL)
     assert runpod.ledger.alive() == []
 
@@ -481,7 +481,7 @@ def test_whatever_goes_wrong_in_whatever_order_nothing_is_left(
 ) -> None:
     """Slots rented and ended under random faults, as by one process after the other."""
     dice = random.Random(seed)
-    labels = [f"{PREFIX}pods-{i}.0a1b2c3d" for i in range(3)]
+    labels = [f"{PREFIX}pods-{i}.0a1b2c3d4e5f60" for i in range(3)]
     for name in FOREIGN:
         put(runpod, name)
     runpod.page_size = dice.choice([None, 2])
@@ -525,7 +525,7 @@ for label in sys.argv[1:]:
 def test_what_a_killed_process_had_rented_is_adopted_by_the_next(
     runpod: RunpodEmulator, calls: int
 ) -> None:
-    labels = [f"{PREFIX}pods-{i}.0a1b2c3d" for i in range(3)]
+    labels = [f"{PREFIX}pods-{i}.0a1b2c3d4e5f60" for i in range(3)]
     runpod.list_lag_s = 1.0
     # Each pod is made at once, and its answer takes a while: that is where the process dies.
     runpod.faults.arm("create", Fault(lands=True, delay=0.2), count=3)

@@ -27,7 +27,8 @@ class Fleet:
         self.said: list[str] = []
         want = GpuFilter(direct_port=direct)
         self.wanted = [
-            Wanted(f"pods-{i}", cloud, want, spec(f"{PREFIX}pods-{i}.0a1b2c3d")) for i in range(2)
+            Wanted(f"pods-{i}", cloud, want, spec(f"{PREFIX}pods-{i}.0a1b2c3d4e5f60"))
+            for i in range(2)
         ]
         self.rented = [cloud.rent(one.want, one.spec) for one in self.wanted]
 

@@ -54,7 +54,7 @@ WANT = GpuFilter(vram_gb=24)
 def spec(slot: str = "gpu-0", token: str = TOKEN, **more: object) -> WorkerSpec:
     """What shall run in a slot."""
     values = {"image": "ghcr.io/example/worker:1"} | more
-    return WorkerSpec(f"{PREFIX}{slot}.0a1b2c3d", "center", token, **values)  # type: ignore[arg-type]
+    return WorkerSpec(f"{PREFIX}{slot}.0a1b2c3d4e5f60", "center", token, **values)  # type: ignore[arg-type]
 
 
 LABEL = spec().label

@@ -22,8 +22,8 @@ from tests.infra.conftest import eventually
 from tests.infra.vast_faults import DISTURBING
 
 PREFIX = "stemfleet.dev."
-LABELS = [f"{PREFIX}gpu-{i}.0a1b2c3d" for i in range(3)]
-FOREIGN = "stemfleet.development.gpu-0.0a1b2c3d"
+LABELS = [f"{PREFIX}gpu-{i}.0a1b2c3d4e5f60" for i in range(3)]
+FOREIGN = "stemfleet.development.gpu-0.0a1b2c3d4e5f60"
 SEEDS = range(10)
 KILLS = range(5)
 

@@ -44,7 +44,9 @@ class Fleet:
                 f"gpu-{i}",
                 cloud,
                 GpuFilter(vram_gb=24),
-                WorkerSpec(f"{PREFIX}gpu-{i}.0a1b2c3d", "center", "the-stacks-token", "an/image:1"),
+                WorkerSpec(
+                    f"{PREFIX}gpu-{i}.0a1b2c3d4e5f60", "center", "the-stacks-token", "an/image:1"
+                ),
             )
             for i in range(2)
         ]

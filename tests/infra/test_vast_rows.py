@@ -14,7 +14,7 @@ from tests.clouds.vast_market import make_offer
 
 RUNNING = {
     "id": 7,
-    "label": "stemfleet.dev.gpu-0.0a1b2c3d",
+    "label": "stemfleet.dev.gpu-0.0a1b2c3d4e5f60",
     "actual_status": "running",
     "intended_status": "running",
     "cur_state": "running",

@@ -37,7 +37,9 @@ class Fleet:
                 f"dev-{i}",
                 cloud,
                 GpuFilter(),
-                WorkerSpec(f"{PREFIX}dev-{i}.0a1b2c3d", preset, TOKEN, idle_minutes=idle_minutes),
+                WorkerSpec(
+                    f"{PREFIX}dev-{i}.0a1b2c3d4e5f60", preset, TOKEN, idle_minutes=idle_minutes
+                ),
                 min_realtime,
             )
             for i in range(count)

@@ -1,7 +1,9 @@
 """A slot's label: its identity in state, and what its machine carries on its cloud.
 
-The last part is a hash of what cannot change in place. A slot of which such a thing changes is
-another slot, and the machine with the old label can never be taken for the new one.
+The last part begins with a hash of what cannot change in place. A slot of which such a thing
+changes is another slot, and the machine with the old label can never be taken for the new one. It
+ends with the stack's identity, which tells its machines from those of a stack of the same name on
+another computer.
 """
 
 from __future__ import annotations
@@ -23,7 +25,8 @@ price is one if it is above the cap.)"""
 _NAME = r"[A-Za-z0-9_-]{1,64}"
 _PART = re.compile(_NAME)
 _LABEL = re.compile(
-    rf"(?P<project>{_NAME})\.(?P<stack>{_NAME})\.(?P<slot>{GROUP_NAME}-\d+)\.[0-9a-f]{{8}}"
+    rf"(?P<project>{_NAME})\.(?P<stack>{_NAME})\.(?P<slot>{GROUP_NAME}-\d+)"
+    r"\.[0-9a-f]{8}(?P<identity>[0-9a-f]{6})"
 )
 
 
@@ -49,12 +52,13 @@ class LabelParts:
     project: str
     stack: str
     slot: str
+    identity: str
 
 
 def parse_label(label: str) -> LabelParts | None:
     """The parts of a label; None: a machine with it is none of this program's."""
     found = _LABEL.fullmatch(label)
-    return LabelParts(*found.group("project", "stack", "slot")) if found else None
+    return LabelParts(*found.group("project", "stack", "slot", "identity")) if found else None
 
 
 def slot_label(
@@ -64,16 +68,17 @@ def slot_label(
     preset: str,
     image: str | None,
     want: GpuFilter,
-    fingerprint: str,
+    token: str,
+    certificate: str = "",
     idle_minutes: float | None = None,
     lease_hours: float | None = None,
 ) -> str:
-    """``{project}.{stack}.{group}-{i}.{hash8}``.
+    """``{project}.{stack}.{group}-{i}.{hash8}{identity6}``.
 
-    ``fingerprint`` stands for the token and the certificate, which a worker is given once, at its
-    start, as are the limits after which it ends its own machine. Of the filter and of the limits
-    only what is asked for is in the hash, so that a new kind of wish leaves the labels there are as
-    they are; and not `NEXT_MACHINE`.
+    ``token`` and ``certificate`` are the fingerprints of what a worker is given once, at its start,
+    as it is the limits after which it ends its own machine. Of the filter and of the limits only
+    what is asked for is in the hash, so that a new kind of wish leaves the labels there are as they
+    are; and not `NEXT_MACHINE`.
     """
     anything = asdict(GpuFilter())
     asked = {
@@ -83,6 +88,11 @@ def slot_label(
     }
     limits = {"idle": idle_minutes, "lease": lease_hours}
     ends = {key: value for key, value in limits.items() if value is not None}
-    fixed = [preset, image, asked, fingerprint, *([ends] if ends else [])]
+    fixed = [preset, image, asked, token + certificate, *([ends] if ends else [])]
     text = json.dumps(fixed, sort_keys=True)
-    return f"{prefix}{slot}.{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    return f"{prefix}{slot}.{hashlib.sha256(text.encode()).hexdigest()[:8]}{identity(token)}"
+
+
+def identity(token: str) -> str:
+    """What labels hold of the stack whose token has this fingerprint."""
+    return token[:6]
