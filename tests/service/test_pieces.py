@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import signal
 import subprocess
@@ -16,14 +17,18 @@ import pytest
 from stemserve.audio import Block
 from stemserve.audio.encode import Encoder, Encoding
 from stemserve.audio.tags import Cover, Tags, read_tags
-from stemserve.schema import SIDECAR, STEM_FILE_STEMS, StemFormat
+from stemserve.audio.wav import WavFile
+from stemserve.schema import SIDECAR, STEM_FILE_STEMS, BitDepth, Clip, StemFormat
+from stemserve.separation.outputs import Kept
 from stemserve.separation.presets import PRESETS
+from stemserve.separation.segments import Segments
 from stemserve.task import Advanced, Committed, Failed, Finished, Logged, SeparationTask
 
 from tests.sample import SONG
 from tests.service.networks import make_weights
 from tests.service.separating import SeparationProcess, separation_process, task
 from tests.service.sounds import cover_picture, read_audio, tones, write_audio
+from tests.service.worker import eventually
 
 RATE = 44_100
 ALL = ("vocals", "instrumental", "drums", "bass", "other")
@@ -350,3 +355,26 @@ def test_a_stem_file_is_the_mix_and_four_stems(
     failed = process.outcome(task(noise, tmp_path / "none", format="stem.mp4"))
     assert isinstance(failed, Failed)
     assert failed.error_type == "unknown-name"
+
+
+def test_a_disk_that_fails_behind_the_work_is_told_and_nothing_is_called_finished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(_: WavFile) -> None:
+        raise OSError(errno.EIO, "the disk is broken")
+
+    part = {"vocals": np.zeros((100, 2), np.float32)}
+    kept = {"vocals": Kept(BitDepth.F32, mono=False)}
+    segments = Segments(tmp_path, "a key", kept, RATE, 2, Clip.NONE)
+    segments.append(part)
+    segments.commit(1.0)
+    eventually(segments.moved)
+    segments.append(part)
+    monkeypatch.setattr(WavFile, "sync", fails)
+    segments.commit(2.0)
+    with pytest.raises(OSError, match="broken"):
+        segments.end(3.0)
+    segments.close()
+    again = Segments(tmp_path, "a key", kept, RATE, 2, Clip.NONE)
+    assert (again.frames, again.journal.seconds, again.journal.ended) == (100, 1.0, False)
+    again.close()
