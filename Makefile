@@ -30,7 +30,7 @@ test: $(filter .tools/%,$(UV)) ## everything that is checked: style, types, impo
 	@$(UV) sync --locked --all-extras
 	@$(RUN) stemctl engine install
 	@$(MAKE) --no-print-directory lint
-	@$(RUN) pytest -n 2 --dist worksteal
+	@$(RUN) pytest -n 4 --dist worksteal
 
 image-test: ## build the image, start it, separate; needs buildah, debootstrap, root, and `make test` before
 	@$(RUN) pytest -m image tests/image
