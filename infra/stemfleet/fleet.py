@@ -15,7 +15,8 @@ from pulumi.runtime.config import CONFIG, get_config_env
 from stemfleet.clouds.label import stack_prefix
 from stemfleet.clouds.registry import CLOUDS
 from stemfleet.config import ConfigError, FleetConfig, Group, parse_config, parse_values
-from stemfleet.handover import share
+from stemfleet.ending import Ending
+from stemfleet.handover import workers_provider
 from stemfleet.identity import Identity, WorkerCertificate
 from stemfleet.price import at_most, low_balances, table
 from stemfleet.ready import Ready
@@ -70,8 +71,10 @@ class Fleet(pulumi.ComponentResource):
         """All resources; what waits for them."""
         child = pulumi.ResourceOptions(parent=self)
         prefix = stack_prefix(pulumi.get_project(), pulumi.get_stack())
-        clouds = sorted({group.cloud for group in config.groups if group.count})
-        self.token = Identity("identity", {"prefix": prefix, "clouds": clouds}, child).token
+        clouds = sorted({group.cloud for group in config.groups})
+        identity = Identity("identity", child)
+        ending = Ending("ending", {"prefix": prefix, "token": identity.id, "clouds": clouds}, child)
+        self.token = identity.token
         handed_over: dict[str, pulumi.Input[str]] = {"token": self.token}
         self.ca = None
         if any(_on_bare_port(group) for group in config.groups):
@@ -84,9 +87,13 @@ class Fleet(pulumi.ComponentResource):
             }
         shared: dict[str, Any] = {"prefix": prefix}
         image = _built_image(config, child)
+        # A slot's provider depends on the ending for all its slots.
+        last = pulumi.ResourceOptions.merge(child, pulumi.ResourceOptions(depends_on=[ending]))
         if any(group.rented for group in config.groups):
-            child = share(handed_over, child)
+            provider = workers_provider(handed_over, last)
+            child = pulumi.ResourceOptions.merge(child, pulumi.ResourceOptions(provider=provider))
         else:
+            child = last
             shared |= handed_over
         groups = {group.name: _of_all_slots(group, image) for group in config.groups}
         slots = {

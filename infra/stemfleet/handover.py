@@ -34,17 +34,16 @@ class WorkersProvider(ResourceProvider):
         return {**self._configured, **inputs}
 
 
-def share(
+def workers_provider(
     handed_over: Mapping[str, pulumi.Input[str]], opts: pulumi.ResourceOptions
-) -> pulumi.ResourceOptions:
-    """Options of resources that are given this by their provider, which this declares."""
-    provider = pulumi.ProviderResource(
+) -> pulumi.ProviderResource:
+    """The provider by which resources are given this."""
+    return pulumi.ProviderResource(
         "pulumi-python",
         "workers",
         {f"{_NAMESPACE}:{name}": value for name, value in handed_over.items()},
         opts,
     )
-    return pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(provider=provider))
 
 
 def kept(props: Mapping[str, Any]) -> dict[str, Any]:

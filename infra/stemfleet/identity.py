@@ -1,7 +1,7 @@
 """The stack's own identity: the token that its workers demand, the certificate that they show.
 
 Both are made once, and stay until their resource is replaced, which replaces the workers that were
-given them. The token's end is that of all workers that demand it.
+given them.
 """
 
 from __future__ import annotations
@@ -12,13 +12,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pulumi
-from pulumi.dynamic import CreateResult, DiffResult, Resource, ResourceProvider, UpdateResult
+from pulumi.dynamic import CreateResult, DiffResult, Resource, ResourceProvider
 
 from stemfleet.clouds.base import Certificate
-from stemfleet.clouds.label import identity, parse_label
-from stemfleet.clouds.registry import find_cloud
 from stemfleet.clouds.trust import WORKER_NAME
-from stemfleet.errors import shown_plainly
 
 
 class IdentityProvider(ResourceProvider):
@@ -26,46 +23,26 @@ class IdentityProvider(ResourceProvider):
 
     serialize_as_secret_always = False
 
-    def diff(self, _id: str, olds: dict[str, Any], news: dict[str, Any]) -> DiffResult:
+    def diff(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> DiffResult:
         """Nothing changes a token but its replacement."""
-        return DiffResult(changes=olds.get("clouds") != news["clouds"])
+        return DiffResult(changes=False)
 
     def create(self, props: dict[str, Any]) -> CreateResult:
         """256 random bits; the id is their fingerprint."""
         token = secrets.token_urlsafe(32)
-        return CreateResult(fingerprint(token), {**props, "token": token})
-
-    def update(self, _id: str, olds: dict[str, Any], news: dict[str, Any]) -> UpdateResult:
-        """The token stays."""
-        return UpdateResult({**news, "token": olds["token"]})
-
-    @shown_plainly
-    def delete(self, id_: str, props: dict[str, Any]) -> None:
-        """Ends what was rented under this identity and is in no state.
-
-        An update that was killed may have left such machines, and once the token is gone nothing
-        adopts them. What the state knows has ended before: it depends on the token.
-        """
-        for name in props.get("clouds", ()):
-            cloud = find_cloud(name)
-            for machine in cloud.machines(props["prefix"]):
-                parts = parse_label(machine.label)
-                if parts is not None and parts.identity == identity(id_):
-                    cloud.destroy(machine.label)
+        return CreateResult(fingerprint(token), {"token": token})
 
 
 class Identity(Resource, module="stemfleet", name="Identity"):
-    """Inputs: the ``prefix`` of the stack's labels, its ``clouds``. Output: ``token`` (secret)."""
+    """Output: ``token`` (secret)."""
 
     token: pulumi.Output[str]
 
-    def __init__(
-        self, name: str, props: dict[str, Any], opts: pulumi.ResourceOptions | None = None
-    ) -> None:
+    def __init__(self, name: str, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__(
             IdentityProvider(),
             name,
-            {**props, "token": None},
+            {"token": None},
             pulumi.ResourceOptions.merge(
                 opts, pulumi.ResourceOptions(additional_secret_outputs=["token"])
             ),

@@ -70,7 +70,7 @@ def read_all(folder: Path) -> bytes:
 def test_a_fleet_lives_and_ends(project: Project) -> None:
     committed = (REPOSITORY / "Pulumi.dev.yaml").read_bytes()
     said = project.pulumi("preview")
-    assert "6 to create" in said
+    assert "7 to create" in said
     assert project.running() == [], "a preview starts nothing"
 
     said += project.up()

@@ -20,7 +20,7 @@ from tests.e2e.rented import IMAGE, Clouds, labels_in, rented, state_of, stemctl
 from tests.infra.conftest import eventually
 
 KILLS = int(os.environ.get("STEMFLEET_TEST_KILLS", "10"))
-"""`make soak` sets more."""
+"""Of each victim; `make soak` sets more."""
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(120 + 30 * KILLS)]
 
@@ -33,15 +33,16 @@ UP = ("up",)
 OTHERS = (("destroy",), ("destroy",), ("up", "--refresh"))
 """When all of the fleet is there."""
 
-VICTIMS = ("engine", "provider", "both")
 MOST_CALLS = 16
 """Requests to the clouds after which a run is killed at the latest."""
 
 
-def kill_one(project: Project, clouds: Clouds, chance: random.Random) -> str:
+def kill_one(
+    project: Project, clouds: Clouds, chance: random.Random, victims: tuple[str, ...]
+) -> str:
     """Start a run, and kill a part of it after so many requests; what it was."""
     command = UP if len(clouds.alive()) < DECLARED else chance.choice(OTHERS)
-    victim = chance.choice(VICTIMS)
+    victim = chance.choice(victims)
     last = clouds.calls() + chance.randint(1, MOST_CALLS)
     run = subprocess.Popen(
         [*project.command, *command, "--yes", "--skip-preview"],
@@ -98,12 +99,13 @@ def left_behind(project: Project, clouds: Clouds) -> set[str]:
     return set(clouds.alive().values()) - labels_in(state_of(project))
 
 
-def test_killed_runs_lose_no_machine(project: Project) -> None:
+@pytest.mark.parametrize("victims", [("engine", "engine and provider"), ("provider",)])
+def test_killed_runs_lose_no_machine(project: Project, victims: tuple[str, ...]) -> None:
     with rented(project, StandIn) as clouds:
         project.declare(*GROUPS)
         chance = random.Random(20_26)
         for number in range(KILLS):
-            told = kill_one(project, clouds, chance)
+            told = kill_one(project, clouds, chance, victims)
             print(told, "; paid for:", sorted(clouds.alive().values()))
             release(project)
             clouds.check(DECLARED)

@@ -21,6 +21,7 @@ from pulumi.runtime.rpc import UNKNOWN
 from stemfleet.clouds.base import Certificate, GpuFilter
 from stemfleet.clouds.label import identity, parse_label
 from stemfleet.clouds.local import LocalCloud
+from stemfleet.ending import EndingProvider
 from stemfleet.identity import CertificateProvider, IdentityProvider, fingerprint
 from stemfleet.ready import ReadyProvider
 from stemfleet.slot import SlotProvider, worker_spec
@@ -195,29 +196,29 @@ def test_what_only_the_next_machine_is_chosen_by_is_an_update_that_keeps_all_els
 
 
 def test_a_token_is_made_once_and_known_by_its_fingerprint() -> None:
-    inputs = {"prefix": SLOT["prefix"], "clouds": ["local"]}
-    first, second = IdentityProvider().create(inputs), IdentityProvider().create(inputs)
+    first, second = IdentityProvider().create({}), IdentityProvider().create({})
     assert first.outs is not None
     assert second.outs is not None
     assert first.outs["token"] != second.outs["token"]
     assert first.id != second.id
     assert len(first.outs["token"]) >= 43
     assert first.outs["token"] not in first.id
-    assert not IdentityProvider().diff("id", first.outs, inputs).changes
-    more = {**inputs, "clouds": ["local", "vast"]}
-    assert diff(IdentityProvider(), first.outs, more).changes
-    assert not diff(IdentityProvider(), first.outs, more).replaces
-    assert IdentityProvider().update("id", first.outs, more).outs == {**first.outs, **more}
+    assert not IdentityProvider().diff("id", first.outs, {}).changes
 
 
-def test_the_end_of_a_token_is_that_of_every_worker_that_demands_it(cloud: LocalCloud) -> None:
+def test_the_end_of_a_stack_is_that_of_every_worker_rented_for_it(cloud: LocalCloud) -> None:
     stacks = {token: {**SLOT, "token": token} for token in ("ours", "another computer's")}
     slots = [{**stacks["ours"], "slot": "dev-1"}, *stacks.values()]
     for slot in slots:
         cloud.rent(GpuFilter(), worker_spec(slot))
     cloud.rent(GpuFilter(), worker_spec({**stacks["ours"], "prefix": "stemfleet.develop."}))
-    inputs = {"prefix": SLOT["prefix"], "clouds": ["local"], "token": "ours"}
-    IdentityProvider().delete(fingerprint("ours"), inputs)
+    inputs = {
+        "prefix": SLOT["prefix"],
+        "clouds": ["local"],
+        "token": fingerprint("ours"),
+    }
+    ending = EndingProvider()
+    ending.delete("ending", inputs)
     left = [parse_label(machine.label) for machine in cloud.machines("")]
     assert sorted((one.stack, one.slot) for one in left if one) == [
         ("dev", "dev-0"),
@@ -225,7 +226,13 @@ def test_the_end_of_a_token_is_that_of_every_worker_that_demands_it(cloud: Local
     ]
     (others,) = [one for one in left if one and one.stack == "dev"]
     assert others.identity == identity(fingerprint("another computer's"))
-    IdentityProvider().delete(fingerprint("ours"), inputs)
+    ending.delete("ending", inputs)
+
+    assert not ending.diff("ending", inputs, inputs).changes
+    more = {**inputs, "clouds": ["local", "vast"]}
+    assert ending.diff("ending", inputs, more).changes
+    assert not ending.diff("ending", inputs, more).replaces
+    assert ending.update("ending", inputs, more).outs == more
 
 
 def test_a_certificate_is_made_once_by_an_authority_that_signs_no_other() -> None:
@@ -292,7 +299,13 @@ def test_waiting_again_is_for_another_machine_and_not_for_a_longer_wait() -> Non
 
 
 def test_nothing_of_a_provider_is_kept_in_state_but_its_name() -> None:
-    providers = (SlotProvider(), ReadyProvider(), IdentityProvider(), CertificateProvider())
+    providers = (
+        SlotProvider(),
+        ReadyProvider(),
+        IdentityProvider(),
+        CertificateProvider(),
+        EndingProvider(),
+    )
     for provider in providers:
         assert len(serialize_provider(provider)) < 100
         assert provider.serialize_as_secret_always is False
