@@ -68,7 +68,7 @@ def _await_all(props: dict[str, Any], before: Sequence[dict[str, Any]]) -> dict[
         cloud, want = find_cloud(group["cloud"]), gpu_filter(group["want"])
         wanted.append(Wanted(slot, cloud, want, spec, least))
     known = {one["instanceId"]: one["realtime"] for one in before}
-    boots = {one["instanceId"]: one.get("bootSeconds") for one in before}
+    boots = {one["instanceId"]: one["bootSeconds"] for one in before if "bootSeconds" in one}
     proven = Watch(props["prefix"], wanted, float(props["timeoutSeconds"]), known, _say).run()
     endpoints = [
         {
@@ -80,7 +80,7 @@ def _await_all(props: dict[str, Any], before: Sequence[dict[str, Any]]) -> dict[
             "region": one.machine.region,
             "instanceId": one.machine.id,
             "realtime": one.realtime,
-            "bootSeconds": boots.get(one.machine.id) or round(one.boot_seconds, 1),
+            "bootSeconds": boots.get(one.machine.id, round(one.boot_seconds, 1)),
             "ownCertificate": one.own_certificate,
         }
         for one in proven

@@ -35,10 +35,10 @@ def market(project: Project) -> Iterator[VastEmulator]:
         yield cloud
 
 
-def start(project: Project, *arguments: str) -> subprocess.Popen[str]:
+def start(project: Project, *arguments: str, command: str = "run") -> subprocess.Popen[str]:
     """Begin `stemctl run`, as a shell does: in a process group of its own."""
     return subprocess.Popen(
-        [sys.executable, "-m", "stemctl", "run", *arguments, "--json"],
+        [sys.executable, "-m", "stemctl", command, *arguments, "--json"],
         cwd=project.folder,
         env=project.environment,
         stdin=subprocess.DEVNULL,
@@ -49,9 +49,9 @@ def start(project: Project, *arguments: str) -> subprocess.Popen[str]:
     )
 
 
-def run(project: Project, *arguments: str) -> tuple[int, dict[str, Any]]:
+def run(project: Project, *arguments: str, command: str = "run") -> tuple[int, dict[str, Any]]:
     """`stemctl run` to its end."""
-    with start(project, *arguments) as process:
+    with start(project, *arguments, command=command) as process:
         out, err = process.communicate(timeout=SECONDS)
     assert "Traceback" not in err, err
     assert out, err
@@ -83,6 +83,11 @@ def test_it_rents_separates_and_ends_what_it_rented(
     assert len(market.ledger.contracts(OURS)) == 1
     assert [one.label for one in market.ledger.alive()] == ["stemfleet.running"]
     assert told["usd"] > 0
+    _, quote = run(project, str(SONG), "--cloud", "vast", "--preset", "center", command="quote")
+    assert quote["plans"]
+    for plan in quote["plans"]:
+        whole = plan["usd_per_hour"] * plan["hours"]
+        assert 0 < plan["usd"] < whole * 0.99, "what the boot did not cost is known"
 
     for wrong in (
         order(tmp_path / "none.wav", out),

@@ -76,9 +76,9 @@ def slot_label(
     """``{project}.{stack}.{group}-{i}.{hash8}{identity6}``.
 
     ``token`` and ``certificate`` are the fingerprints of what a worker is given once, at its start,
-    as it is the limits after which it ends its own machine. Of the filter and of the limits only
-    what is asked for is in the hash, so that a new kind of wish leaves the labels there are as they
-    are; and not `NEXT_MACHINE`.
+    as are the limits after which it ends its own machine. Of the filter and of the limits only what
+    is asked for is in the hash, so that a new kind of wish leaves the labels there are as they are;
+    and not `NEXT_MACHINE`.
     """
     anything = asdict(GpuFilter())
     asked = {
