@@ -64,9 +64,10 @@ LATER_61 = Fault(429, {"success": False, "error": "too_many"}, {"Retry-After": "
 
 
 def _crowd(cloud: VastEmulator) -> None:
-    """More machines than a page of a list holds."""
-    for number in range(26):
-        cloud.rent_by_hand(f"someone's {number}")
+    """More machines than a page of a list holds; once, or none would be left to rent."""
+    crowd = [f"someone's {number}" for number in range(26)]
+    for label in crowd if not cloud.ledger.alive(crowd[0]) else ():
+        cloud.rent_by_hand(label)
 
 
 def _move(cloud: RunpodEmulator) -> None:
