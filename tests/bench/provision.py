@@ -3,7 +3,7 @@
 Fleets of workers on this machine, against an empty stack; and fleets of 100 and of 1,000 machines
 on an emulated Vast.ai, against the least that its limits and a machine's boot take. Seconds are
 wall time of one `pulumi` command by the real engine, as a user would run it: `up` is with its
-preview, and ends when each worker has separated a song. Renting takes some twenty minutes.
+preview, and ends when each worker has separated a song. Renting takes some five minutes.
 """
 
 from __future__ import annotations
