@@ -183,8 +183,12 @@ def add_stream(
     container: OutputContainer, codec: str, rate: int, channels: int, samples: str
 ) -> AudioStream:
     """A new stream of sound; ``samples`` is FFmpeg's name of their format."""
-    options: dict[str, Any] = {"layout": "mono" if channels == 1 else "stereo", "format": samples}
-    return cast("AudioStream", container.add_stream(codec, rate=rate, **options))
+    how: dict[str, Any] = {"layout": "mono" if channels == 1 else "stereo", "format": samples}
+    if codec == "aac":
+        # FFmpeg's search for what both sides share goes by memory that it has not set: the same
+        # sound would get other bits each time.
+        how["options"] = {"aac_ms": "0"}
+    return cast("AudioStream", container.add_stream(codec, rate=rate, **how))
 
 
 def sound_frame(samples: Array, form: str, layout: str, rate: int, start: int) -> av.AudioFrame:
