@@ -202,19 +202,19 @@ class FetchError(StemserveError):
 
 
 class DeliveryError(StemserveError):
-    """A result could not be sent to the URL that was given for it."""
+    """A result or segment could not be sent to the URL that was given for it."""
 
     type = "delivery-failed"
 
 
 class DeliveryRunningError(StemserveError):
-    """The result is on its way to another URL."""
+    """The result or segment is on its way to another URL."""
 
     type = "delivery-running"
 
 
 class NoSuchDeliveryError(StemserveError):
-    """The result was not sent anywhere since this worker started."""
+    """The result or segment was not sent anywhere since this worker started."""
 
     type = "no-such-delivery"
 
@@ -223,6 +223,18 @@ class TooManyDeliveriesError(StemserveError):
     """As many results are on their way as may."""
 
     type = "too-many-deliveries"
+
+
+class NoSuchFetchError(StemserveError):
+    """The input was not fetched from anywhere since this worker started."""
+
+    type = "no-such-fetch"
+
+
+class TooManyFetchesError(StemserveError):
+    """As many inputs are being fetched as may."""
+
+    type = "too-many-fetches"
 
 
 class SeparationDiedError(StemserveError):

@@ -88,6 +88,9 @@ EXAMPLES: dict[str, list[dict[str, Any]]] = {
             "url": "https://bucket.s3.example.com/vocals.flac?X-Amz-Signature=…",
         }
     ],
+    "SegmentDeliveryRequest": [
+        {"url": "https://bucket.s3.example.com/parts/0/vocals.wav?X-Amz-Signature=…"}
+    ],
     "Delivery": [
         {"file": "vocals.flac", "status": "sending", "sent": 1048576, "size": 4718592},
     ],
@@ -113,5 +116,9 @@ EXAMPLES: dict[str, list[dict[str, Any]]] = {
     ],
     "Lease": [{"lease_ends_at": "2026-01-31T14:00:00Z"}],
     "Input": [{"sha256": _SHA256, "size": 31457280}],
+    "FetchRequest": [
+        {"input_url": "https://bucket.s3.example.com/parts/0/vocals.wav?X-Amz-Signature=…"}
+    ],
+    "Fetch": [{"sha256": _SHA256, "status": "fetching", "size": 1048576}],
 }
 """By the name of the model in `stemserve.schema`."""

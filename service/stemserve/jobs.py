@@ -179,8 +179,8 @@ def find_preset(name: str, presets: list[Preset]) -> Preset:
 
 
 def _stems(request: JobRequest, preset: Preset) -> tuple[str, ...]:
-    """The stems wanted, each once, in the preset's order; derived ones after them."""
-    known = (*preset.stems, *derived_stems(preset.stems))
+    """The stems wanted, each once, in the preset's order; derived ones after them, then the mix."""
+    known = (*preset.stems, *derived_stems(preset.stems), MIX)
     named = STEM_FILE_STEMS if request.format is StemFormat.STEM_MP4 else request.stems
     for name in named or []:
         if name not in known:

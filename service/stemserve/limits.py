@@ -43,7 +43,7 @@ class RequestLimit:
             detail = "A request has a Content-Length or a Transfer-Encoding, not both."
             refusal = problem(400, "bad-request", detail, headers={"Connection": "close"})
             await refusal(scope, receive, send)
-        elif scope["path"].startswith(UPLOADS):
+        elif scope["method"] == "PUT" and scope["path"].startswith(UPLOADS):
             await self._app(scope, receive, send)
         else:
             await self._app(scope, _counted(receive, settings), send)

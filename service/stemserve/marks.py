@@ -117,8 +117,12 @@ class SegmentFile:
             file.close()
         raise SegmentsGoneError("The samples of this segment are gone; ask for the job.")
 
+    def close(self) -> None:
+        """Read no more of it."""
+        self._file.close()
+
     def pieces(self) -> Iterator[bytes]:
-        """Its bytes."""
+        """Its bytes, once."""
         with self._file as file:
             yield self._header
             while self._left and (piece := file.read(min(_PIECE, self._left))):

@@ -10,8 +10,8 @@ import logging
 import shutil
 import sqlite3
 import threading
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 import anyio
@@ -52,13 +52,24 @@ class Retention:
         self._inputs = inputs
         self._files = files
         self._uses = Uses(store)
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
+
+    @contextmanager
+    def removing_nothing(self) -> Iterator[None]:
+        """Within, what is there stays there."""
+        with self._lock:
+            yield
 
     def use_input(self, sha256: str) -> None:
         """An input is used now; raises `NoSuchInputError` if it is not there (any more)."""
         with self._lock:
             self._inputs.path(sha256)
             self._uses.note(_input(sha256))
+
+    def drop_input(self, sha256: str) -> None:
+        """Remove an input that the last job which had it is done with."""
+        with self._lock:
+            self._remover_of_input(sha256)()
 
     def use_results(self, job_id: str) -> None:
         """A job's results are used now."""

@@ -22,7 +22,7 @@ MAX_SECONDS = 1e6
 """No range reaches further: eleven days."""
 
 MAX_FRAMES = 2**53
-MAX_PARTS = 256
+MAX_PARTS = 1024
 """As many parts a request can hold: of five stems, four hours in pieces of five minutes."""
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
@@ -232,7 +232,8 @@ class JobRequest(Contract):
         None,
         min_length=1,
         max_length=16,
-        description="Of the preset; also no_{stem}, the mix without it, and instrumental",
+        description="Of the preset; also no_{stem}, the mix without it, instrumental, and beside "
+        "others mix, the sound as it came",
     )
     format: StemFormat | None = Field(
         None, description="Default: wav, and beside it the template's instrumental.mp3"
@@ -268,6 +269,12 @@ class JobRequest(Contract):
                 )
             if self.mono:
                 raise ValueError(f"{self.format} is stereo: leave out mono")
+        return self
+
+    @model_validator(mode="after")
+    def _mix_is_beside_stems(self) -> Self:
+        if self.stems is not None and set(self.stems) == {MIX}:
+            raise ValueError(f"{MIX} is there beside stems: name one")
         return self
 
     @model_validator(mode="after")
@@ -563,6 +570,12 @@ class DeliveryRequest(Contract):
     )
 
 
+class SegmentDeliveryRequest(Contract):
+    """Body of ``POST /job/{id}/segments/{index}/{stem}/deliver``: who is to get it."""
+
+    url: AnyHttpUrl = Field(description="As of `DeliveryRequest`")
+
+
 class DeliveryStatus(StrEnum):
     """Where a delivery is."""
 
@@ -572,9 +585,9 @@ class DeliveryStatus(StrEnum):
 
 
 class Delivery(Contract):
-    """How far the delivery of one result is."""
+    """How far the delivery of one result is, or of one stem of a segment."""
 
-    file: str
+    file: str = Field(description="Name of the result; of a segment INDEX/STEM.wav")
     status: DeliveryStatus
     sent: int = Field(ge=0, description="Bytes; of a try that failed they are sent again")
     size: int = Field(ge=0, description="Bytes")
@@ -583,6 +596,7 @@ class Delivery(Contract):
         pattern=r"^[0-9a-f]{32}$",
         description="Of the file, as many stores have it for their ETag; once it is delivered",
     )
+    sha256: Sha256 | None = Field(None, description="Of the file, once it is delivered")
     error: str | None = None
     error_type: str | None = Field(None, description="A stable word: delivery-failed")
 
@@ -598,6 +612,33 @@ class Input(Contract):
 
     sha256: Sha256
     size: int = Field(ge=0, description="Bytes")
+
+
+class FetchRequest(Contract):
+    """Body of ``POST /inputs/{sha256}/fetch``: where the worker finds that input."""
+
+    input_url: AnyHttpUrl = Field(description="It is kept nowhere")
+
+
+class FetchStatus(StrEnum):
+    """Where the fetch of an input is."""
+
+    FETCHING = "fetching"
+    FETCHED = "fetched"
+    FAILED = "failed"
+
+
+class Fetch(Contract):
+    """How far the fetch of an input is."""
+
+    sha256: Sha256
+    status: FetchStatus
+    size: int = Field(ge=0, description="Bytes that have come; of a try that failed none are kept")
+    error: str | None = None
+    error_type: str | None = Field(
+        None,
+        description="A stable word: fetch-failed, digest-mismatch, input-too-large, disk-full",
+    )
 
 
 class Problem(BaseModel):

@@ -109,7 +109,7 @@ class Settings(BaseSettings):
     keep_alive: int = Field(5, ge=0, description="A connection without a request is closed after")
     header_limit: int = Field(2**15, ge=2**10, description="A request's address and headers")
     header_timeout: float = Field(20, gt=0, description="They have come by then")
-    body_limit: int = Field(2**16, ge=1, description="A request's body, uploads aside")
+    body_limit: int = Field(2**18, ge=1, description="A request's body, uploads aside")
     body_timeout: float = Field(30, gt=0, description="It has come by then")
     download_stall: float = Field(
         120, gt=0, description="A download is cut when the caller takes nothing for longer"

@@ -1,4 +1,4 @@
-"""Results that a worker sends to where its caller wants them."""
+"""What a worker sends to where its caller wants it, and fetches from there."""
 
 from __future__ import annotations
 
@@ -14,9 +14,16 @@ from typing import Any
 
 import httpx
 import pytest
-from stemserve.delivery import AT_ONCE, KNOWN, Deliveries
-from stemserve.errors import NoSuchDeliveryError, TooManyDeliveriesError
-from stemserve.schema import DeliveryStatus, ResultFile
+from stemserve.delivery import Cargo, Deliveries
+from stemserve.errors import (
+    NoSuchDeliveryError,
+    NoSuchFetchError,
+    TooManyDeliveriesError,
+    TooManyFetchesError,
+)
+from stemserve.fetches import Fetches
+from stemserve.schema import DeliveryStatus, FetchStatus
+from stemserve.transfers import AT_ONCE, KNOWN
 
 from tests.service.worker import STAND_IN, RunningWorker, ended, eventually, post, running_worker
 
@@ -25,49 +32,65 @@ SECRET = "hidden-mark"
 
 @dataclass
 class Taker:
-    """A store that takes what is put there, as its paths say."""
+    """A store that takes what is put there, as its paths say, and gives it."""
 
     url: str = ""
     taken: dict[str, bytes] = field(default_factory=dict)
     heads: list[dict[str, str]] = field(default_factory=list)
     tries: list[str] = field(default_factory=list)
+    cut: list[str] = field(default_factory=list)
+    """What did not come whole."""
     go: threading.Event = field(default_factory=threading.Event)
-    """Lets ``/held`` end."""
+    """Lets ``/held`` and ``/late`` go on."""
+
+
+class Handler(BaseHTTPRequestHandler):
+    """``/403``, ``/flaky/N`` (N times 503), ``/to``, ``/held``, and ``/late``, which reads late."""
+
+    taker: Taker
+
+    def do_PUT(self) -> None:
+        taker, size = self.taker, int(self.headers["Content-Length"])
+        taker.tries.append(self.path)
+        taker.heads.append({name.lower(): value for name, value in self.headers.items()})
+        path = self.path.partition("?")[0]
+        word, _, rest = path.strip("/").partition("/")
+        if word == "late":
+            taker.go.wait(30)
+        if len(body := self.rfile.read(size)) < size:
+            taker.cut.append(path)
+            return
+        if word == "held":
+            taker.go.wait(30)
+        status = {"403": 403, "to": 307}.get(word, 200)
+        if word == "flaky" and len(taker.tries) <= int(rest):
+            status = 503
+        if status == 200:
+            taker.taken[path] = body
+        self.answer(status, b"")
+
+    def do_GET(self) -> None:
+        content = self.taker.taken.get(self.path.partition("?")[0])
+        self.answer(404 if content is None else 200, content or b"")
+
+    def answer(self, status: int, body: bytes) -> None:
+        self.send_response(status)
+        if status == 307:
+            self.send_header("Location", "/elsewhere")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
 
 
 @contextmanager
 def taking() -> Iterator[Taker]:
-    """A store on a free loopback port: ``/403``, ``/flaky/N`` (N times 503), ``/to``, ``/held``."""
+    """A store on a free loopback port."""
     taker = Taker()
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_PUT(self) -> None:
-            path = self.path.partition("?")[0]
-            taker.tries.append(self.path)
-            taker.heads.append({name.lower(): value for name, value in self.headers.items()})
-            body = self.rfile.read(int(self.headers["Content-Length"]))
-            word, _, rest = path.strip("/").partition("/")
-            status = 200
-            if word == "403":
-                status = 403
-            elif word == "to":
-                status = 307
-            elif word == "flaky" and len(taker.tries) <= int(rest):
-                status = 503
-            elif word == "held":
-                taker.go.wait(30)
-            if status == 200:
-                taker.taken[path] = body
-            self.send_response(status)
-            if status == 307:
-                self.send_header("Location", "/elsewhere")
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-
-        def log_message(self, *_: object) -> None:
-            """Say nothing."""
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+    handler = type("Handler", (Handler,), {"taker": taker})
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         taker.url = f"http://127.0.0.1:{server.server_port}"
         serving = threading.Thread(target=server.serve_forever, args=(0.02,))
         serving.start()
@@ -193,23 +216,103 @@ def test_a_delivery_under_way_is_one_and_shows_its_progress(
 
 def test_no_more_than_so_many_are_under_way() -> None:
     deliveries = Deliveries()
-    results = [
-        ResultFile(name=f"{number}.wav", stem=None, size=1, sha256="0" * 64)
-        for number in range(AT_ONCE + KNOWN)
+    files = [
+        Cargo("job", f"{number}.wav", 1, lambda: iter([b"1"])) for number in range(AT_ONCE + KNOWN)
     ]
-    under_way = [deliveries.begin("job", one, "http://host/a") for one in results[:AT_ONCE]]
+    under_way = [deliveries.begin(one, "http://host/a") for one in files[:AT_ONCE]]
     with pytest.raises(TooManyDeliveriesError):
-        deliveries.begin("job", results[AT_ONCE], "http://host/a")
+        deliveries.begin(files[AT_ONCE], "http://host/a")
     assert under_way[0] is not None
     under_way[0].status = DeliveryStatus.DELIVERED
-    for one in results[AT_ONCE:]:  # what has ended is forgotten, the oldest first
-        begun = deliveries.begin("job", one, "http://host/a")
+    for one in files[AT_ONCE:]:  # what has ended is forgotten, the oldest first
+        begun = deliveries.begin(one, "http://host/a")
         assert begun is not None
         begun.status = DeliveryStatus.DELIVERED
     with pytest.raises(NoSuchDeliveryError):
-        deliveries.find("job", results[0].name)
-    assert deliveries.find("job", results[1].name).status is DeliveryStatus.SENDING
-    assert deliveries.find("job", results[-1].name).status is DeliveryStatus.DELIVERED
+        deliveries.find("job", files[0].name)
+    assert deliveries.find("job", files[1].name).status is DeliveryStatus.SENDING
+    assert deliveries.find("job", files[-1].name).status is DeliveryStatus.DELIVERED
+
+
+def test_no_more_than_so_many_inputs_are_fetched_at_once() -> None:
+    fetches = Fetches()
+    names = [f"{number:064x}" for number in range(AT_ONCE + KNOWN)]
+    under_way = [fetches.begin(name) for name in names[:AT_ONCE]]
+    assert fetches.begin(names[0]) is None
+    with pytest.raises(TooManyFetchesError):
+        fetches.begin(names[AT_ONCE])
+    assert under_way[0] is not None
+    under_way[0].status = FetchStatus.FETCHED
+    for name in names[AT_ONCE:]:
+        begun = fetches.begin(name)
+        assert begun is not None
+        begun.status = FetchStatus.FETCHED
+    with pytest.raises(NoSuchFetchError):
+        fetches.find(names[0])
+    assert fetches.find(names[1]).status is FetchStatus.FETCHING
+    assert fetches.find(names[-1]).status is FetchStatus.FETCHED
+
+
+def fetched(client: httpx.Client, sha256: str, url: str) -> dict[str, Any]:
+    """The fetch of an input once it is over."""
+    answer = client.post(f"/inputs/{sha256}/fetch", json={"input_url": url})
+    assert answer.status_code == 202, answer.text
+    assert SECRET not in answer.text
+
+    def look() -> dict[str, Any]:
+        state: dict[str, Any] = client.get(f"/inputs/{sha256}/fetch").json()
+        assert SECRET not in str(state)
+        return state
+
+    return eventually(look, lambda state: state["status"] != "fetching")
+
+
+def test_an_input_is_fetched_before_a_job_asks_for_it(
+    client: httpx.Client, worker: RunningWorker, taker: Taker
+) -> None:
+    content = b"copy that lay in a store"
+    taker.taken["/a key"] = taker.taken["/a%20key"] = content
+    sha256 = hashlib.sha256(content).hexdigest()
+    never = client.get(f"/inputs/{sha256}/fetch")
+    assert (never.status_code, never.json()["type"]) == (404, "no-such-fetch")
+    url = f"{taker.url}/a%20key?signature={SECRET}"
+    state = fetched(client, sha256, url)
+    assert (state["status"], state["size"]) == ("fetched", len(content))
+    assert client.get(f"/inputs/{sha256}").json()["size"] == len(content)
+    taker.taken.clear()  # what is there is not asked for again
+    again = client.post(f"/inputs/{sha256}/fetch", json={"input_url": url})
+    assert (again.status_code, again.json()["status"]) == (202, "fetched")
+    assert ended(client, post(client, content))["status"] == "completed"
+    assert SECRET not in worker.log.read_text()
+
+
+def test_what_is_not_the_input_that_was_named_is_not_kept(
+    client: httpx.Client, worker: RunningWorker, taker: Taker
+) -> None:
+    taker.taken["/other"] = b"something else"
+    sha256 = hashlib.sha256(b"what was wanted").hexdigest()
+    for path, word in (("/other", "digest-mismatch"), ("/none", "fetch-failed")):
+        state = fetched(client, sha256, f"{taker.url}{path}?signature={SECRET}")
+        assert (state["status"], state["error_type"]) == ("failed", word)
+        assert state["error"]
+    assert client.get(f"/inputs/{sha256}").status_code == 404
+    assert not list((worker.data_dir / "inputs").glob(".*"))
+    assert SECRET not in worker.log.read_text()
+
+
+def test_the_files_of_a_job_that_is_deleted_do_not_arrive_later(
+    client: httpx.Client, worker: RunningWorker, taker: Taker
+) -> None:
+    job = ended(client, post(client, b"copy" + bytes(32 * 2**20)))
+    assert deliver(client, job, f"{taker.url}/late").status_code == 202
+    eventually(lambda: taker.tries)
+    assert client.delete(f"/job/{job['job_id']}").status_code == 200
+    taker.go.set()
+    eventually(lambda: taker.cut)
+    assert taker.taken == {}
+    assert "is not delivered" in eventually(
+        worker.log.read_text, lambda log: f"{job['job_id']} was deleted" in log
+    )
 
 
 def test_what_cannot_be_delivered_is_a_problem(
@@ -234,6 +337,8 @@ def test_no_result_is_sent_to_private_addresses(data_dir: Path, taker: Taker) ->
     ):
         closed.wait_ready()
         job = ended(client, post(client, b"copy for nobody"))
+        inner = fetched(client, "0" * 64, f"{taker.url}/a?{SECRET}")
+        assert "private address" in inner["error"]
         for url in (taker.url, taker.url.replace("127.0.0.1", "localhost"), "http://[::1]/"):
             state = delivered(client, job, f"{url}/a?{SECRET}")
             assert "private address" in state["error"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -429,3 +430,23 @@ def test_no_id_leads_out_of_the_jobs(
     ]:
         assert client.request(method, path).status_code in (404, 405, 422)
     assert (worker.data_dir / "jobs.sqlite3").exists()
+
+
+def test_a_job_that_was_taken_keeps_its_input_while_another_with_it_is_deleted(
+    client: httpx.Client,
+) -> None:
+    content = b"copy of what many jobs ask for"
+    last = post(client, content)
+    with ThreadPoolExecutor(2) as both:
+        for number in range(60):
+            ended(client, last)
+            asked = {"input_sha256": upload(client, content), "job_id": f"next-{number}"}
+            deleting = both.submit(client.delete, f"/job/{last}")
+            taken = both.submit(client.post, "/job", json=asked).result()
+            assert deleting.result().status_code == 200
+            if taken.status_code == 200:
+                last = f"next-{number}"
+                assert ended(client, last)["status"] == "completed"
+            else:
+                assert taken.json()["type"] == "no-such-input"
+                last = post(client, content, job_id=f"again-{number}")

@@ -12,7 +12,7 @@ from stemserve.errors import SettingsError, UnknownNameError
 from stemserve.jobfiles import JobFiles
 from stemserve.jobs import JobContent, resolve
 from stemserve.names import nearest
-from stemserve.schema import JobRequest, Preset, derived_stems
+from stemserve.schema import MIX, JobRequest, Preset, derived_stems
 from stemserve.settings import Settings
 
 NAMES = st.text(alphabet="abcdefgh_", min_size=1, max_size=8)
@@ -101,7 +101,7 @@ def test_an_unknown_stem_names_all_there_are(name: str) -> None:
     request = JobRequest(input_sha256="0" * 64, stems=[f"{name}_x"])
     with pytest.raises(UnknownNameError) as caught:
         resolve(request, PRESETS, "center")
-    known = [*PRESETS[0].stems, *derived_stems(PRESETS[0].stems)]
+    known = [*PRESETS[0].stems, *derived_stems(PRESETS[0].stems), MIX]
     assert sorted(caught.value.choices) == sorted(known)
 
 

@@ -151,7 +151,7 @@ def test_no_audio_fails_and_leaves_nothing(
         ({"stems": ["vocal"]}, "unknown-name", "vocals"),
         ({"stems": []}, "unknown-name", "at least one"),
         ({"preset": "htdemucs"}, "preset-unavailable", "955717e8"),
-        ({"input_path": "/nowhere/song.flac"}, "not-audio", "no longer there"),
+        ({"input_path": "/nowhere/song.flac"}, "no-such-input", "no longer there"),
     ],
 )
 def test_what_cannot_be_done_is_said(

@@ -16,7 +16,8 @@ from stemserve.separation.presets import PRESETS
 
 from tests.service.networks import make_weights
 from tests.service.separating import separation_process, task
-from tests.service.sounds import tones, write_audio
+from tests.service.sounds import read_audio, tones, write_audio
+from tests.service.test_delivery import Taker, taking
 from tests.service.test_pieces import done
 from tests.service.worker import (
     RunningWorker,
@@ -44,7 +45,8 @@ def song(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 @pytest.fixture(scope="module")
 def real(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningWorker]:
     """A worker that separates."""
-    with running_worker(tmp_path_factory.mktemp("real") / "data", "the-token") as running:
+    data_dir = tmp_path_factory.mktemp("real") / "data"
+    with running_worker(data_dir, "the-token", fetch_private=True) as running:
         running.wait_ready()
         yield running
 
@@ -60,7 +62,9 @@ def other(real: RunningWorker) -> Iterator[httpx.Client]:
 def halting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningWorker]:
     """A worker that never gets beyond the second segment of a job."""
     data_dir = tmp_path_factory.mktemp("halting") / "data"
-    with running_worker(data_dir, "the-token", separation_command=HALTING) as running:
+    with running_worker(
+        data_dir, "the-token", separation_command=HALTING, fetch_private=True
+    ) as running:
         running.wait_ready()
         yield running
 
@@ -106,6 +110,38 @@ def carried(
     return parts
 
 
+def over(client: httpx.Client, path: str) -> dict[str, Any]:
+    """A delivery or a fetch, once it is over."""
+
+    def look() -> dict[str, Any]:
+        state: dict[str, Any] = client.get(path).json()
+        return state
+
+    return eventually(look, lambda state: state["status"] not in ("sending", "fetching"))
+
+
+def carried_by_a_store(
+    here: httpx.Client, job_id: str, segments: Segments, there: httpx.Client, store: Taker
+) -> list[dict[str, Any]]:
+    """The same, without any of it coming here."""
+    parts = []
+    for segment in segments.segments:
+        for stem in segments.stems:
+            path = f"/job/{job_id}/segments/{segment.index}/{stem}/deliver"
+            url = f"{store.url}/{job_id}/{segment.index}/{stem}"
+            assert here.post(path, json={"url": url}).status_code == 202
+            sent = over(here, path)
+            assert sent["status"] == "delivered", sent
+            assert sent["file"] == f"{segment.index}/{stem}.wav"
+            fetch = f"/inputs/{sent['sha256']}/fetch"
+            assert there.post(fetch, json={"input_url": url}).status_code == 202
+            came = over(there, fetch)
+            assert (came["status"], came["size"]) == ("fetched", sent["size"])
+            part = segment.model_dump(exclude={"index"})
+            parts.append(part | {"stem": stem, "input_sha256": sent["sha256"]})
+    return parts
+
+
 def sidecar(client: httpx.Client, job_id: str) -> dict[str, Any]:
     """How a job's results were made."""
     said: dict[str, Any] = client.get(f"/result/{job_id}", params={"file": SIDECAR}).json()
@@ -141,7 +177,9 @@ def test_another_worker_goes_on_where_one_stopped(
         if wishes.get("format") == "stem.mp4":
             stems = {"mix", *STEM_FILE_STEMS}
         assert set(segments.stems) == stems
-        parts = carried(client, job_id, segments, other)
+        with taking() as store:
+            parts = carried_by_a_store(client, job_id, segments, other, store)
+        assert carried(client, job_id, segments, other) == parts
         assert until(client, job_id, "running")  # it was all fetched in mid-job
         client.post(f"/job/{job_id}/cancel")
         assert client.get(f"/job/{job_id}/segments").json()["type"] == "segments-gone"
@@ -150,6 +188,20 @@ def test_another_worker_goes_on_where_one_stopped(
     assert sidecar(other, again)["taken"] == [[start, 4 * RATE], [4 * RATE, int(9.5 * RATE)]]
     log = other.get(f"/job/{again}/logs").json()["logs"]
     assert log.count("from what was finished elsewhere") == 2
+
+
+def test_the_mix_can_be_had_beside_stems(song: bytes, other: httpx.Client, tmp_path: Path) -> None:
+    files = done_by(other, post(other, song, stems=["mix", "vocals", "no_vocals"], format="wav"))
+    assert set(files) == {"vocals.wav", "no_vocals.wav", "mix.wav"}
+    sounds = {}
+    for name, content in {**files, "song.flac": song}.items():
+        (tmp_path / name).write_bytes(content)
+        sounds[name], _ = read_audio(tmp_path / name)
+    np.testing.assert_array_equal(sounds["mix.wav"], sounds["song.flac"])
+    parts = sounds["vocals.wav"] + sounds["no_vocals.wav"]
+    np.testing.assert_allclose(parts, sounds["mix.wav"], atol=1e-6)
+    alone = other.post("/job", json={"input_sha256": "0" * 64, "stems": ["mix"]})
+    assert (alone.status_code, "name one" in alone.text) == (422, True)
 
 
 def test_a_worker_that_was_killed_in_mid_job_leaves_segments_to_fetch(

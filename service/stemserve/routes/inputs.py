@@ -1,4 +1,4 @@
-"""Inputs, uploaded once under the name of their content."""
+"""Inputs, uploaded or fetched once under the name of their content."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 
 import anyio
 from anyio.to_thread import run_sync
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, BackgroundTasks, Request, Response
 from fastapi import Path as PathParameter
 from starlette.requests import ClientDisconnect
 
@@ -15,12 +15,15 @@ from stemserve.errors import (
     DigestMismatchError,
     DiskFullError,
     InputTooLargeError,
+    NoSuchFetchError,
     NoSuchInputError,
+    TooManyFetchesError,
     UploadStalledError,
 )
+from stemserve.fetches import collect
 from stemserve.problems import declared
 from stemserve.routes.parts import Worker
-from stemserve.schema import Input, Sha256
+from stemserve.schema import Fetch, FetchRequest, FetchStatus, Input, Sha256
 from stemserve.settings import Settings
 
 router = APIRouter(tags=["inputs"])
@@ -67,6 +70,32 @@ async def put_input(sha256: Name, request: Request, response: Response, worker: 
     await run_sync(worker.retention.use_input, sha256)
     response.status_code = 201
     return stored
+
+
+@router.post(
+    "/inputs/{sha256}/fetch",
+    status_code=202,
+    responses=declared(NoSuchInputError, TooManyFetchesError),
+)
+def fetch_input(sha256: Name, worker: Worker, body: FetchRequest, after: BackgroundTasks) -> Fetch:
+    """Fetch an input from a URL. What is there already, or on its way, is not asked for again."""
+    found = worker.inputs.find(sha256)
+    if found is not None:
+        worker.retention.use_input(sha256)
+        return Fetch(sha256=sha256, status=FetchStatus.FETCHED, size=found.size)
+    fetching = worker.fetches.begin(sha256)
+    if fetching is not None:
+        after.add_task(
+            collect,
+            *(fetching, str(body.input_url), worker.inputs, worker.retention, worker.settings),
+        )
+    return worker.fetches.find(sha256)
+
+
+@router.get("/inputs/{sha256}/fetch", responses=declared(NoSuchFetchError))
+def get_fetch(sha256: Name, worker: Worker) -> Fetch:
+    """How far a fetch is."""
+    return worker.fetches.find(sha256)
 
 
 async def _body(request: Request, settings: Settings) -> AsyncIterator[bytes]:

@@ -67,17 +67,16 @@ def post_job(request: JobRequest, worker: Worker, caller: Caller) -> JobCreated:
         raise NotReadyError(f"Models not ready: {worker.runner.unready}")
     settings = worker.settings
     content = resolve(request, worker.runner.presets, settings.preset, strict=settings.strict)
-    if content.input_sha256 is not None:
-        worker.retention.use_input(content.input_sha256)
-        job_id = request.job_id or content.digest()
-    else:
-        job_id = request.job_id or secrets.token_hex(16)
-    parts = [worker.inputs.path(part.input_sha256) for part in content.parts]
+    by_content = content.digest() if content.input_sha256 else secrets.token_hex(16)
+    job_id = request.job_id or by_content
     hook = None if request.webhook_url is None else str(request.webhook_url)
     if hook is not None:
         worker.runner.webhooks.check(hook)
     limits = QueueLimits(settings.queue_limit, settings.caller_queue_limit or settings.queue_limit)
-    with worker.lease.taking_work():
+    with worker.retention.removing_nothing(), worker.lease.taking_work():
+        if content.input_sha256 is not None:
+            worker.retention.use_input(content.input_sha256)
+        parts = [worker.inputs.path(part.input_sha256) for part in content.parts]
         job = worker.store.add(job_id, content, request.input_name, limits, caller)
         if parts and job.status is JobStatus.PENDING:
             worker.runner.files(job.job_id).hold(parts)
@@ -112,10 +111,11 @@ async def cancel_job(job_id: JobId, worker: Worker) -> Job:
 def delete_job(job_id: JobId, worker: Worker) -> Deleted:
     """Forget a job that does not run; delete its results, and an input that no other job has."""
     unused = worker.store.delete(job_id)
+    worker.deliveries.give_up(job_id)
     worker.runner.files(job_id).delete()
     from_thread.run_sync(worker.runner.changes.gone, job_id)
     if unused is not None:
-        worker.inputs.delete(unused)
+        worker.retention.drop_input(unused)
     return Deleted(job_id=job_id)
 
 

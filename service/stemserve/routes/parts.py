@@ -9,6 +9,7 @@ from typing import Annotated
 from fastapi import Depends, FastAPI, Request
 
 from stemserve.delivery import Deliveries
+from stemserve.fetches import Fetches
 from stemserve.inputs import Inputs
 from stemserve.lease import Lease
 from stemserve.retention import Retention
@@ -28,6 +29,7 @@ class Parts:
     lease: Lease
     retention: Retention
     deliveries: Deliveries = field(default_factory=Deliveries)
+    fetches: Fetches = field(default_factory=Fetches)
 
 
 def attach(app: FastAPI, parts: Parts) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
 from fastapi import APIRouter, BackgroundTasks, Query, Request
 from fastapi.responses import FileResponse
 
-from stemserve.delivery import MEDIA_TYPES, send
+from stemserve.delivery import MEDIA_TYPES, Cargo, send
 from stemserve.errors import (
     BadRangeError,
     DeliveryRunningError,
@@ -28,10 +29,12 @@ from stemserve.schema import Delivery, DeliveryRequest, JobId, JobStatus, Result
 router = APIRouter(tags=["results"])
 
 
-class _Result(FileResponse):
-    """In large pieces: each is read in a thread, and waits for one."""
+_PIECE = 2**20
+"""Large: each is read in a thread, and waits for one."""
 
-    chunk_size = 2**20
+
+class _Result(FileResponse):
+    chunk_size = _PIECE
 
 
 _BYTES = {name: {"schema": {"type": "string", "format": "binary"}} for name in MEDIA_TYPES.values()}
@@ -79,9 +82,10 @@ def deliver_result(
     """Send one result to a URL. While it is on its way there, asking again changes nothing."""
     result, path = _find(worker, job_id, body.file)
     worker.retention.use_results(job_id)
-    delivery = worker.deliveries.begin(job_id, result, str(body.url))
+    cargo = Cargo(job_id, result.name, result.size, lambda: _pieces(path))
+    delivery = worker.deliveries.begin(cargo, str(body.url))
     if delivery is not None:
-        after.add_task(send, delivery, path, str(body.url), worker.settings)
+        after.add_task(send, delivery, str(body.url), worker.settings)
     return worker.deliveries.find(job_id, body.file)
 
 
@@ -115,6 +119,12 @@ def _find(worker: Parts, job_id: str, file: str) -> tuple[ResultFile, Path]:
     if not path.is_file():
         raise NoSuchFileError(f"{file} of job {job_id} was removed from the disk.", [])
     return result, path
+
+
+def _pieces(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        while piece := file.read(_PIECE):
+            yield piece
 
 
 def _is_range_of(text: str, size: int) -> bool:

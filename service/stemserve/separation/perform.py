@@ -23,12 +23,13 @@ from stemserve.audio.decode import AudioFacts, probe
 from stemserve.audio.encode import Encoding
 from stemserve.audio.tags import read_tags
 from stemserve.errors import (
+    NoSuchInputError,
     NotAudioError,
     TooManyChannelsError,
     TrackTooLongError,
 )
 from stemserve.files import sync_folder
-from stemserve.schema import SIDECAR, ResultFile, derived_stems
+from stemserve.schema import MIX, SIDECAR, ResultFile, derived_stems
 from stemserve.separation import sidecar
 from stemserve.separation.encoding import Encodings
 from stemserve.separation.filling import Filling, beyond_the_end
@@ -56,7 +57,7 @@ def perform(task: SeparationTask, emit: Emit) -> Finished:
     progress = Progress(emit)
     recipe = find_preset(task.preset)
     derived = derived_stems(recipe.stems)
-    check_stems(recipe, [derived.get(stem, stem) for stem in task.stems])
+    check_stems(recipe, [derived.get(stem, stem) for stem in task.stems if stem != MIX])
     made = outputs(task)
     progress.begin("models")
     separator = open_separator(recipe)
@@ -218,7 +219,7 @@ def _probed(task: SeparationTask) -> AudioFacts:
     try:
         facts = probe(task.input_path)
     except FileNotFoundError as error:
-        raise NotAudioError("The input is no longer there. Send it again.") from error
+        raise NoSuchInputError("The input is no longer there. Send it again.") from error
     if task.strict and facts.damage:
         raise NotAudioError(f"{facts.damage[0]} Use a sound copy, or leave out strict.")
     if task.most_channels is not None and facts.source_channels > task.most_channels:
