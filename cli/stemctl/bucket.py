@@ -31,7 +31,11 @@ class Bucket:
 
     def url(self, place: str) -> str:
         """The URL of what has this place below the prefix."""
-        return f"{SCHEME}{self.name}/{self.key(place)}"
+        return self.url_of(self.key(place))
+
+    def url_of(self, key: str) -> str:
+        """The URL of the object with this key."""
+        return f"{SCHEME}{self.name}/{key}"
 
     def key(self, place: str) -> str:
         """Its key."""

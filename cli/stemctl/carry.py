@@ -1,6 +1,6 @@
 """A trip from its beginning to its end: up, computed, down, in place.
 
-Short tracks go the straight way. Of a track with several segments each is fetched when it is
+Short tracks go the straight way. Of a track with several segments each is brought home when it is
 finished, so that a worker that vanishes takes one segment with it at most, and others can share in
 the rest: what is missing is asked for as ranges, and the parts are put together at the end.
 """
@@ -20,6 +20,7 @@ from stemctl.bucket import Bucket
 from stemctl.client import RefusedError
 from stemctl.crew import Trip
 from stemctl.delivery import deliver
+from stemctl.deposits import remove_parts
 from stemctl.errors import InputError, WorkerError
 from stemctl.joining import NoWavError, join
 from stemctl.long import LongTrack
@@ -68,7 +69,7 @@ class Carrier:
             key = job_name(trip.track, origin)
             await self._take_up(trip, key)
             long = errand.long
-            if long and not long.missing() and joins_here(trip.track):
+            if long and not long.missing() and self._joins_here(trip):
                 return await self._join(trip, origin, None)
             await upload(trip, origin, self._watcher)
             request = await self._request(trip, origin)
@@ -79,8 +80,7 @@ class Carrier:
             lanes.uploading.release()
         try:
             with self._keeping():
-                follow = follower if self._staging.bucket is None else _to_its_end
-                job = await computed(trip, str(request.job_id), self._watcher, follow)
+                job = await computed(trip, str(request.job_id), self._watcher, follower)
             if job is not None:
                 await lanes.downloading.acquire()
         finally:
@@ -88,19 +88,26 @@ class Carrier:
         if job is None:
             long = errand.long
             complete = long is not None and not long.missing()
-            return complete and joins_here(trip.track) and await self._join(trip, origin, follower)
+            return complete and self._joins_here(trip) and await self._join(trip, origin, follower)
         try:
             return await self._bring_home(trip, job, origin)
         finally:
             lanes.downloading.release()
 
+    def _joins_here(self, trip: Trip) -> bool:
+        return joins_here(trip.track, self._staging)
+
     @contextmanager
     def _keeping(self) -> Iterator[None]:
-        """Tell an `OSError` in the block as `CannotKeepError`."""
+        """Tell an `OSError` in the block, and one of a bucket, as `CannotKeepError`."""
         try:
             yield
         except OSError as error:
             raise CannotKeepError(cannot_write(error, self._staging.out)) from error
+        except InputError as error:
+            if self._staging.bucket is None:
+                raise
+            raise CannotKeepError(str(error)) from error
 
     async def _take_up(self, trip: Trip, key: str) -> None:
         """Go on with what an earlier run has fetched of a long track."""
@@ -153,15 +160,16 @@ class Carrier:
             return False
         errand.homing = trip
         try:
-            await deliver(trip, job, files, bucket, origin, self._watcher)
-        except InputError as error:
-            raise CannotKeepError(str(error)) from error
+            with self._keeping():
+                await deliver(trip, job, files, bucket, origin, self._watcher)
+                if errand.long is not None:
+                    await to_thread.run_sync(remove_parts, bucket, [trip.track])
         except WorkerError:
             trip.job_id = None  # its results stay there, for the next try
             raise
         finally:
             errand.homing = None
-        errand.ended = trip.bore = True
+        await self._end(trip)
         return True
 
     async def _join(self, trip: Trip, origin: Origin, follower: Follower | None) -> bool:
@@ -200,17 +208,15 @@ class Carrier:
             await to_thread.run_sync(put_in_place, staged, out, track, record)
         finally:
             errand.homing = None
+        await self._end(trip)
+        return True
+
+    async def _end(self, trip: Trip) -> None:
+        errand = trip.errand
         errand.ended = trip.bore = True
         if errand.long is not None:
             with anyio.CancelScope(shield=True):
                 await to_thread.run_sync(errand.long.remove)
-        return True
-
-
-async def _to_its_end(job: Job) -> bool:
-    """Ask for no part of what goes into a bucket: it would come here."""
-    del job
-    return False
 
 
 @contextmanager

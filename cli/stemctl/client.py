@@ -21,6 +21,7 @@ from stamina.instrumentation import set_on_retry_hooks
 from stemserve.schema import (
     Deleted,
     Delivery,
+    Fetch,
     Health,
     Input,
     Job,
@@ -218,6 +219,25 @@ class Worker:
     async def delivery(self, job_id: str, file: str) -> Delivery:
         """How far that is."""
         return await self._ask(Delivery, "GET", f"/result/{job_id}/deliver", params={"file": file})
+
+    async def deliver_segment(self, job_id: str, index: int, stem: str, url: str) -> Delivery:
+        """Let it send one stem of a finished segment to ``url``, or see that it does."""
+        path = _job(job_id, f"/segments/{index}/{stem}/deliver")
+        return await self._ask(Delivery, "POST", path, json={"url": url})
+
+    async def segment_delivery(self, job_id: str, index: int, stem: str) -> Delivery:
+        """How far that is."""
+        path = _job(job_id, f"/segments/{index}/{stem}/deliver")
+        return await self._ask(Delivery, "GET", path)
+
+    async def fetch_input(self, sha256: str, url: str) -> Fetch:
+        """Let it fetch an input from ``url``, or see that it does or has."""
+        body = {"input_url": url}
+        return await self._ask(Fetch, "POST", f"/inputs/{sha256}/fetch", json=body)
+
+    async def fetching(self, sha256: str) -> Fetch:
+        """How far that is."""
+        return await self._ask(Fetch, "GET", f"/inputs/{sha256}/fetch")
 
     async def _fetch(
         self, path: str, params: dict[str, str], place: Path, moved: Moved, file: ResultFile | None

@@ -45,6 +45,8 @@ class Errand:
     """Those on their way."""
     told: int = 0
     """How many trips there were."""
+    jobs: list[tuple[Member, str]] = field(default_factory=list)
+    """Those that workers still know of trips that are over."""
     homing: Trip | None = None
     """The trip that puts it in its place."""
     ended: bool = False
@@ -184,6 +186,10 @@ class Trip:
         elif fraction != self.fraction:
             self.moved = now
         self.fraction = fraction
+
+    def goes_on(self) -> None:
+        """It gets further, though its stage does not show it."""
+        self.moved = time.monotonic()
 
     def left(self, now: float) -> float | None:
         """In how many seconds it will be over at its worker; None: nobody knows.

@@ -7,18 +7,16 @@ lies there after a cut is known as ours, and last, when all is there.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
-import anyio
 from anyio import to_thread
 from pydantic import ValidationError
-from stemserve.schema import DeliveryStatus, Job, ResultFile
+from stemserve.schema import Delivery, DeliveryStatus, Job, ResultFile
 
 from stemctl.bucket import Bucket
-from stemctl.crew import LOOKS_EVERY_S, Trip
-from stemctl.errors import WorkerError
+from stemctl.crew import Trip
 from stemctl.failures import DeliveryFailedError
 from stemctl.objects import (
     list_objects,
@@ -30,7 +28,7 @@ from stemctl.objects import (
 )
 from stemctl.outputs import Origin, Record, judge, record_place
 from stemctl.track import Track
-from stemctl.trip import FIRST_POLL_S, STALLED_AFTER_S
+from stemctl.trip import transferred
 from stemctl.watch import Watcher
 
 READERS = 16
@@ -86,9 +84,20 @@ async def deliver(
     record = Record(wanted=track.wanted, origin=origin, files=tuple(files), places=places)
     begun = record.model_copy(update={"begun": True})
     await to_thread.run_sync(_begin, bucket, track, begun)
-    total, done = sum(file.size for file in files) or 1, 0
+    worker, total, done = trip.member.worker, sum(file.size for file in files) or 1, 0
     for file, place in zip(files, track.files, strict=True):
-        await _deliver(trip, job.job_id, file, bucket.url(place), (done, total), watcher)
+
+        def moved(sent: int, before: int = done) -> None:
+            trip.at("downloading", (before + sent) / total)
+            watcher.moved(trip)
+
+        await put_object(
+            trip,
+            bucket.url(place),
+            partial(worker.deliver, job.job_id, file.name),
+            partial(worker.delivery, job.job_id, file.name),
+            moved,
+        )
         done += file.size
     await to_thread.run_sync(_write_record, bucket, track, record)
 
@@ -101,30 +110,39 @@ def _begin(bucket: Bucket, track: Track, record: Record) -> None:
             remove_object(bucket.url(place))
 
 
-async def _deliver(
-    trip: Trip, job_id: str, file: ResultFile, url: str, of: tuple[int, int], watcher: Watcher
-) -> None:
-    worker, (done, total) = trip.member.worker, of
-    signed, pause = await to_thread.run_sync(sign_put, url), FIRST_POLL_S
-    state = await worker.deliver(job_id, file.name, signed)
-    while state.status is DeliveryStatus.SENDING:
-        trip.at("downloading", (done + state.sent) / total)
-        watcher.moved(trip)
-        if time.monotonic() - trip.moved > STALLED_AFTER_S:
-            raise WorkerError(f"worker {trip.slot}: no progress for {STALLED_AFTER_S:.0f} s")
-        await anyio.sleep(pause)
-        pause = min(pause * 1.5, LOOKS_EVERY_S)
-        state = await worker.delivery(job_id, file.name)
+async def put_object(
+    trip: Trip,
+    url: str,
+    ask: Callable[[str], Awaitable[Delivery]],
+    look: Callable[[], Awaitable[Delivery]],
+    moved: Callable[[int], None] = lambda _sent: None,
+) -> Delivery:
+    """Let a worker put one object, and see that it is there.
+
+    Args:
+        trip: What it is for.
+        url: ``s3://bucket/key``
+        ask: Asks the worker for it, by a signed URL.
+        look: Asks how far it is.
+        moved: Is told of the bytes that have gone.
+
+    Raises:
+        InputError: this machine may not look at it.
+        WorkerError: the worker could not do it.
+    """
+    signed = await to_thread.run_sync(sign_put, url)
+    state = await transferred(trip, await ask(signed), look, moved)
     if state.status is DeliveryStatus.FAILED:
         raise DeliveryFailedError(f"worker {trip.slot} could not write {url}: {state.error}")
     there = await to_thread.run_sync(look_at_object, url)
-    if there is None or there.size != file.size:
+    if there is None or there.size != state.size:
         has = "nothing" if there is None else f"{there.size} bytes"
         raise DeliveryFailedError(
-            f"worker {trip.slot} has written {file.size} bytes to {url}, where there is {has}"
+            f"worker {trip.slot} has written {state.size} bytes to {url}, where there is {has}"
         )
     if there.md5 and state.md5 and there.md5 != state.md5:
         raise DeliveryFailedError(f"{url} is not what worker {trip.slot} has sent")
+    return state
 
 
 def _places(track: Track, record: Record) -> Sequence[str]:

@@ -9,8 +9,9 @@ is the same job, also for the next run.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
+from typing import Any
 
 import anyio
 from anyio.abc import TaskGroup
@@ -75,6 +76,8 @@ class Dispatch:
                         for member in self.members:
                             self._serving.start_soon(self._serve, member)
                 self._serving = None
+                for errand in self._errands:
+                    self._leave_all(errand)
                 self._byes.cancel_scope.deadline = anyio.current_time() + GOODBYE_S
             renewing.cancel_scope.cancel()
         stopped = self._scope.cancel_called or self._backlog.closed
@@ -181,13 +184,33 @@ class Dispatch:
                 for other in _superfluous(errand):
                     other.scope.cancel()
                 await self._backlog.over(trip)
-            if trip.job_id is not None and self._byes is not None:
-                self._byes.start_soon(self._leave, trip.member, trip.job_id)
+            if trip.job_id is not None:
+                errand.jobs.append((trip.member, trip.job_id))
+                if errand.long is not None and not errand.ended:
+                    self._say_goodbye(self._cancel, *errand.jobs[-1])
+            if errand.long is None or errand.ended:
+                self._leave_all(errand)
+
+    def _leave_all(self, errand: Errand) -> None:
+        """Let the workers forget the jobs of trips that are over.
+
+        Of a track that is still shared they keep them: with its last job a worker forgets an input.
+        """
+        while errand.jobs:
+            self._say_goodbye(self._leave, *errand.jobs.pop())
+
+    def _say_goodbye(
+        self, how: Callable[[Member, str], Coroutine[Any, Any, None]], member: Member, job_id: str
+    ) -> None:
+        if self._byes is not None and not member.may_return:  # else it does not answer
+            self._byes.start_soon(how, member, job_id)
+
+    async def _cancel(self, member: Member, job_id: str) -> None:
+        with anyio.move_on_after(GOODBYE_S), suppress(WorkerError):  # it may be over
+            await member.worker.cancel(job_id)
 
     async def _leave(self, member: Member, job_id: str) -> None:
         """Let a worker forget a job. If it fails, it may keep it."""
-        if member.may_return:
-            return  # it does not answer
         with anyio.move_on_after(GOODBYE_S):
             with suppress(WorkerError):
                 await member.worker.delete(job_id)

@@ -33,6 +33,12 @@ class DeliveryFailedError(WorkerError):
     type = "delivery-failed"
 
 
+class PartsGoneError(WorkerError):
+    """Parts of a long track are no longer where workers have put them."""
+
+    type = "parts-gone"
+
+
 @dataclass(frozen=True)
 class Verdict:
     """What follows from a failure. Without any of it, the track is simply tried elsewhere."""
@@ -60,6 +66,8 @@ def judge(error: WorkerError | InputError) -> Verdict:
             return Verdict(hopeless=True)
         case JobFailedError(kind="disk-full"):
             return Verdict(aside=True)
+        case PartsGoneError():
+            return Verdict(failed=True)
         case JobFailedError() | DeliveryFailedError():
             return Verdict(failed=True, strike=True)
         case UnreachableError():

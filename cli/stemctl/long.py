@@ -1,8 +1,9 @@
 """A long track: which of its parts are home, who computes which, and what nobody does yet.
 
-A part is one or more finished segments, as a worker keeps them: a WAV file for each stem. The parts
-of a track lie in a folder of their own beside the output, each moved in when it is whole, and
-outlive the run that fetched them. Frames are counted from the track's first.
+A part is one or more finished segments, as a worker keeps them: a file for each stem, WAV or what
+tells where that is. The parts of a track lie in a folder of their own beside the output, each moved
+in when it is whole, and outlive the run that fetched them. Frames are counted from the track's
+first.
 """
 
 from __future__ import annotations
@@ -84,7 +85,7 @@ class LongTrack:
         track = cls(folder, about)
         for path in folder.iterdir():
             start, _, end = path.name.partition("-")
-            if start.isdigit() and end.isdigit():
+            if start.isdigit() and end.isdigit() and len(list(path.iterdir())) == len(about.stems):
                 track._take(Span(int(start), int(end)))
         return track
 
@@ -124,7 +125,7 @@ class LongTrack:
 
     def _take(self, span: Span) -> None:
         place = self.folder / f"{span.start}-{span.end}"
-        files = {stem: place / f"{stem}.wav" for stem in self.about.stems}
+        files = {path.stem: path for path in place.iterdir()}
         if not self.parts and span.end < self.about.end_frame and span.start % span.frames == 0:
             self.grid = span.frames  # a whole segment, such as they are at these workers
         self.parts.append(Part(span, files))
@@ -133,6 +134,11 @@ class LongTrack:
     def missing(self, within: Span | None = None) -> list[Span]:
         """What is not home, of the whole track or of a span of it."""
         return _without(within or self.whole, [part.span for part in self.parts])
+
+    def drop(self, part: Part) -> None:
+        """Forget a part, which is missing again then; blocks."""
+        self.parts.remove(part)
+        shutil.rmtree(self.folder / f"{part.span.start}-{part.span.end}", ignore_errors=True)
 
     def free(self) -> list[Span]:
         """What is neither home nor anybody's."""

@@ -17,6 +17,7 @@ from stemctl.budget import estimate
 from stemctl.client import Worker
 from stemctl.crew import Errand, Member
 from stemctl.delivery import Contents
+from stemctl.deposits import remove_parts
 from stemctl.dispatch import Dispatch
 from stemctl.errors import InputError, WorkerError
 from stemctl.events import Events
@@ -113,6 +114,12 @@ async def run(
                 beside.cancel_scope.cancel()
             report.set_aside = aside | report.set_aside
             report.outcomes = _in_order(plan.tracks, [*before, *report.outcomes])
+            if staging.bucket is not None:
+                try:
+                    done = _done(plan.tracks, report)
+                    await to_thread.run_sync(remove_parts, staging.bucket, done)
+                except InputError as error:
+                    watcher.said(f"parts of long tracks may be left in the bucket: {error}")
             if kept := staging.kept:
                 watcher.said(
                     f"of {kept} long tracks there are finished parts in {staging.folder}: "
@@ -239,6 +246,11 @@ def _before(track: Track, asked: Asked, contents: Contents | None) -> Outcome | 
         reason = f"cannot be read: {error.strerror}"
         return Outcome(track.name, End.FAILED, track.place, error=reason)
     return None
+
+
+def _done(tracks: Sequence[Track], report: Report) -> list[Track]:
+    there = {one.place for one in report.outcomes if one.end in (End.DONE, End.THERE)}
+    return [track for track in tracks if track.place in there]
 
 
 def _in_order(tracks: Sequence[Track], outcomes: list[Outcome]) -> list[Outcome]:

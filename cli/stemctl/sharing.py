@@ -1,4 +1,4 @@
-"""Long tracks over several workers: ranges asked, finished segments fetched, parts handed on."""
+"""Long tracks over several workers: ranges asked, finished segments kept, parts handed on."""
 
 from __future__ import annotations
 
@@ -7,12 +7,23 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from anyio import to_thread
-from stemserve.schema import Clip, Job, JobRequest, JobStatus, Part, Range, Segments, StemFormat
+from stemserve.schema import (
+    MAX_PARTS,
+    Clip,
+    Job,
+    JobRequest,
+    JobStatus,
+    Part,
+    Range,
+    Segments,
+    StemFormat,
+)
 
 from stemctl.client import BadResultError, RefusedError
 from stemctl.crew import Trip
+from stemctl.deposits import deposit, withdraw
 from stemctl.joining import NoWavError, join, layout
-from stemctl.long import About, LongTrack, Span
+from stemctl.long import SEGMENT_SECONDS, About, LongTrack, Span
 from stemctl.long import Part as Home
 from stemctl.outputs import Origin, file_origin
 from stemctl.staging import Staging
@@ -24,11 +35,11 @@ MOST_FRAMES = 2**27
 """Of parts that are sent as one file: a gigabyte in stereo, where a worker takes four."""
 
 
-def joins_here(track: Track) -> bool:
+def joins_here(track: Track, staging: Staging) -> bool:
     """Whether the parts end to end are what is wanted, so that no worker has to make it of them."""
     wanted = track.wanted
     plain = wanted.format is StemFormat.WAV and wanted.clip is not Clip.RESCALE
-    return plain and not wanted.sidecar
+    return plain and not wanted.sidecar and staging.bucket is None
 
 
 async def part_request(track: Track, origin: Origin, long: LongTrack, span: Span) -> JobRequest:
@@ -43,6 +54,7 @@ async def part_request(track: Track, origin: Origin, long: LongTrack, span: Span
         "job_id": _name(whole, f"{span.start}-{end}"),
         "format": StemFormat.WAV,
         "bit_depth": long.about.sample_format,
+        "stems": long.about.stems,
         "clip": Clip.NONE if wanted.clip is Clip.RESCALE else wanted.clip,
         "range": Range(start_seconds=start, end_seconds=end),
     }
@@ -52,8 +64,21 @@ async def part_request(track: Track, origin: Origin, long: LongTrack, span: Span
 async def finish_request(
     trip: Trip, origin: Origin, staging: Staging, watcher: Watcher
 ) -> JobRequest:
-    """The job that makes the track of its parts, which are sent to the worker before."""
+    """The job that makes the track of its parts, which are given to the worker before."""
     long, whole = _long(trip), await job_request(trip.track, origin)
+    if staging.bucket is None:
+        parts = await _send(trip, long, staging, watcher)
+    else:
+        parts = await withdraw(trip, long, watcher)
+    fields = {
+        **whole.model_dump(exclude_unset=True),
+        "job_id": _name(whole, "".join(part.input_sha256 for part in parts)),
+        "parts": parts,
+    }
+    return JobRequest.model_validate(fields)
+
+
+async def _send(trip: Trip, long: LongTrack, staging: Staging, watcher: Watcher) -> list[Part]:
     folder = await to_thread.run_sync(staging.track, f"parts-{trip.number}")
     parts = []
     for group in _grouped(long.parts):
@@ -73,12 +98,7 @@ async def finish_request(
             path.unlink()
             digest = joined.sha256
             parts.append(Part(start_frame=start, end_frame=end, stem=stem, input_sha256=digest))
-    fields = {
-        **whole.model_dump(exclude_unset=True),
-        "job_id": _name(whole, "".join(part.input_sha256 for part in parts)),
-        "parts": parts,
-    }
-    return JobRequest.model_validate(fields)
+    return parts
 
 
 def _grouped(parts: Sequence[Home]) -> list[list[Home]]:
@@ -105,7 +125,10 @@ def _long(trip: Trip) -> LongTrack:
 
 
 class Follower:
-    """Follows one job, and fetches its segments as they are finished."""
+    """Follows one job, and has its segments brought home as they are finished.
+
+    That is into the output folder, or into the bucket.
+    """
 
     def __init__(
         self, trip: Trip, request: JobRequest, staging: Staging, key: str, watcher: Watcher
@@ -116,8 +139,7 @@ class Follower:
         self._key = key
         self._watcher = watcher
         self._seen = 0
-        mp4 = trip.track.wanted.format is StemFormat.STEM_MP4
-        self._mute = mp4 or request.parts is not None
+        self._mute = request.parts is not None
         """There are no segments to be fetched."""
         self.digests: dict[str, str] = {}
         """Of the results of a job of the whole track, by file."""
@@ -131,10 +153,13 @@ class Follower:
         known = trip.errand.long is not None and trip in trip.errand.long.claims
         if known and done <= self._seen and not over:
             return False
-        if over and trip.span is None and not joins_here(trip.track):
+        if over and trip.span is None and not joins_here(trip.track, self._staging):
             return False  # its results are smaller than the samples that are missing
         try:
             told = await trip.member.worker.segments(self._job_id)
+            if _too_many(told):
+                self._mute = True
+                return False
             long = await self._begin(told)
             await self._fetch(long, told, over=over)
         except RefusedError as error:
@@ -174,15 +199,26 @@ class Follower:
             if span.start >= long.claims[trip].end or long.missing(span) != [span]:
                 continue
             staged = await to_thread.run_sync(long.staged, span, str(trip.number))
+            if (bucket := self._staging.bucket) is not None:
+                await deposit(trip, self._job_id, told, segment, bucket, staged)
+                trip.bore |= await to_thread.run_sync(long.add, span, staged)
+                continue
             for stem in long.about.stems:
                 path, before = staged / f"{stem}.wav", trip.got
 
                 def moved(got: int, before: int = before) -> None:
                     trip.got = before + got
+                    trip.goes_on()
 
                 await trip.member.worker.segment(self._job_id, segment.index, stem, path, moved)
                 await to_thread.run_sync(_check, trip, path, span, long.about.rate)
             trip.bore |= await to_thread.run_sync(long.add, span, staged)
+
+
+def _too_many(told: Segments) -> bool:
+    """Whether they are more than could be told to the worker that joins them."""
+    seconds = (told.end_frame - told.start_frame) / told.rate
+    return (seconds / SEGMENT_SECONDS + 2) * len(told.stems) > MAX_PARTS
 
 
 def _check(trip: Trip, path: Path, span: Span, rate: int) -> None:

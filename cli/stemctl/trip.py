@@ -6,10 +6,21 @@ import hashlib
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import anyio
 from anyio import to_thread
-from stemserve.schema import Job, JobRequest, JobStatus, ResultFile, StemFormat
+from stemserve.schema import (
+    Delivery,
+    DeliveryStatus,
+    Fetch,
+    FetchStatus,
+    Job,
+    JobRequest,
+    JobStatus,
+    ResultFile,
+    StemFormat,
+)
 
 from stemctl.client import BadResultError, RefusedError
 from stemctl.crew import LOOKS_EVERY_S, SHOWS, Trip
@@ -24,6 +35,8 @@ from stemctl.watch import Watcher
 FIRST_POLL_S = 0.1
 STALLED_AFTER_S = 3600.0
 """A job that has not got any further for so long is given up."""
+
+Transfer = TypeVar("Transfer", Delivery, Fetch)
 
 Follow = Callable[[Job], Awaitable[bool]]
 """Told of a job while it runs; says whether it has brought enough."""
@@ -187,6 +200,33 @@ async def download(
     if trip.track.wanted.format is StemFormat.WAV:
         paths = [to / file.name for file in files if file.stem]
         await to_thread.run_sync(check_wavs, trip, paths, job.duration_seconds)
+
+
+async def transferred(
+    trip: Trip,
+    state: Transfer,
+    look: Callable[[], Awaitable[Transfer]],
+    moved: Callable[[int], None] = lambda _bytes: None,
+) -> Transfer:
+    """How what a worker sends or fetches has ended, beginning with how it is.
+
+    ``look`` asks how it is, ``moved`` is told of the bytes that have gone.
+
+    Raises:
+        WorkerError: it does not get any further.
+    """
+    pause, gone, since = FIRST_POLL_S, -1, time.monotonic()
+    while state.status in (DeliveryStatus.SENDING, FetchStatus.FETCHING):
+        now = state.sent if isinstance(state, Delivery) else state.size
+        moved(now)
+        if now != gone:
+            gone, since = now, time.monotonic()
+        elif time.monotonic() - since > STALLED_AFTER_S:
+            raise WorkerError(f"worker {trip.slot}: no progress for {STALLED_AFTER_S:.0f} s")
+        await anyio.sleep(pause)
+        pause = min(pause * 1.5, LOOKS_EVERY_S)
+        state = await look()
+    return state
 
 
 def check_wavs(trip: Trip, paths: Sequence[Path], seconds: float | None) -> None:

@@ -36,7 +36,7 @@ def fetched(worker: RunningWorker) -> list[str]:
     """What a worker counts of results and segments that were fetched from it."""
     with worker.client() as client:
         lines = client.get("/metrics").text.splitlines()
-    routes = re.compile(r'"/(result/\{job_id\}|job/\{job_id\}/segments.*)"')
+    routes = re.compile(r'"/(result/\{job_id\}|job/\{job_id\}/segments/\{index\}/\{stem\})"')
     return [line for line in lines if "GET" in line and routes.search(line)]
 
 
@@ -169,7 +169,7 @@ def test_what_a_store_loses_is_seen(tmp_path: Path, store: Store, fleet: list[st
     assert ends(stemctl(*command)) == {"one.wav": "done"}
 
 
-def test_a_long_track_is_not_fetched_in_parts(
+def test_the_parts_of_a_long_track_do_not_come_here_and_do_not_stay_there(
     tmp_path: Path, store: Store, fleet: list[str], workers: list[RunningWorker]
 ) -> None:
     song = write_song(tmp_path / "long.wav", 302.0)
@@ -181,6 +181,8 @@ def test_a_long_track_is_not_fetched_in_parts(
     assert ends(done) == {"long.wav": "done"}
     assert [track["got"] for track in done.json["tracks"]] == [0]
     assert [fetched(worker) for worker in workers] == before
+    assert any("/.stemctl/parts/" in name for name in store.put)
+    assert under(store) == ["long/.stemctl.json", "long/vocals.wav"]
 
 
 def test_a_bucket_that_cannot_be_used_stops_a_run_before_anything_is_sent(

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.cli.buckets import Store, running_store
 from tests.cli.driving import RATE, TOKEN, endpoints, stemctl, tree, write_song
 from tests.cli.running import finish, submitting
 from tests.service.sounds import tones, write_audio, write_video
@@ -51,7 +52,9 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[RunningWorke
     with ExitStack() as running:
         both = [
             running.enter_context(
-                running_worker(folder / name, TOKEN, separation_command=SEPARATION)
+                running_worker(
+                    folder / name, TOKEN, separation_command=SEPARATION, fetch_private=True
+                )
             )
             for name in ("one", "two")
         ]
@@ -142,7 +145,7 @@ def test_a_killed_run_over_two_workers_comes_to_what_one_worker_makes(
     assert asked <= (SONG_S - (home - 1) * SEGMENT_S) * RATE
 
 
-@pytest.mark.parametrize("options", [["--format", "flac"], ["--format", "mp3"]])
+@pytest.mark.parametrize("options", [["--format", name] for name in ("flac", "mp3", "stem.mp4")])
 def test_formats_that_are_encoded_continue_on_another_worker(
     tmp_path: Path, pair: list[RunningWorker], options: list[str]
 ) -> None:
@@ -165,3 +168,59 @@ def test_formats_that_are_encoded_continue_on_another_worker(
     for name in tree(tmp_path / "alone"):
         assert (out / name).read_bytes() == (tmp_path / "alone" / name).read_bytes(), name
     assert [path.name for path in out.iterdir() if path.is_dir()] == ["long"]
+
+
+@pytest.fixture
+def store(monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
+    """A store with a bucket, and its keys in the environment."""
+    with running_store() as running:
+        for name, value in running.environment.items():
+            monkeypatch.setenv(name, value)
+        running.objects["music/readme.txt"] = b"songs"
+        yield running
+
+
+def test_parts_in_a_bucket_outlive_workers_and_runs_and_never_come_here(
+    tmp_path: Path, pair: list[RunningWorker], store: Store
+) -> None:
+    song = long_song(tmp_path / "long.wav", SONG_S / 2)
+    words = ["submit", song, "--format", "flac", "--json"]
+    with submitting([*words, "--out", tmp_path / "alone", *urls(pair[1])]) as process:
+        alone = finish(process, WITHIN_S)
+    assert alone.code == 0, alone.err
+
+    def parts() -> list[str]:
+        return sorted(name for name in store.objects if "/.stemctl/parts/" in name)
+
+    words += ["--out", "s3://music/stems"]
+    with running_worker(
+        tmp_path / "first", TOKEN, separation_command=SEPARATION, fetch_private=True
+    ) as first:
+        first.wait_ready()
+        with submitting([*words, *urls(first, pair[1])], TOKEN) as process:
+            eventually(lambda: len(parts()) > 6, deadline_s=WITHIN_S)
+            first.kill()
+            killed = len(parts())
+            eventually(lambda: len(parts()) > killed + 6, deadline_s=WITHIN_S)
+            process.kill()
+            process.wait()
+    kept = parts()
+    del store.objects[kept[0]]
+    store.objects[kept[2]] = bytes(len(store.objects[kept[2]]))
+    with submitting([*words, *urls(*pair)], TOKEN) as process:
+        again = finish(process, WITHIN_S)
+    assert again.code == 0, again.err
+    assert "parts of it are home already" in again.err
+    assert "parts of long.wav are no longer in the bucket" in again.err
+    assert [track["got"] for track in again.json["tracks"]] == [0]
+    assert parts() == []
+    for name in ("vocals", "instrumental"):
+        made = (tmp_path / "alone" / "long" / f"{name}.flac").read_bytes()
+        assert store.objects[f"music/stems/long/{name}.flac"] == made
+    told = stemctl("report", 2, "--out", "s3://music/stems", "--json").json
+    asked = sum(
+        trip["end_frame"] - trip["start_frame"]
+        for trip in told["trips"]
+        if trip["start_frame"] is not None
+    )
+    assert 0 < asked <= (SONG_S / 2 - (len(kept) // 2 - 3) * SEGMENT_S) * RATE
