@@ -217,6 +217,7 @@ class Dispatch:
                 return
             with suppress(WorkerError):  # it still runs, or the worker is not to be had
                 await member.worker.cancel(job_id)
+            with suppress(WorkerError):
                 await member.worker.delete(job_id)
 
     async def _hindered(self, trip: Trip, error: WorkerError | InputError) -> None:
