@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from stemctl.presets import COSTS
+from stemctl.asked.presets import COSTS
 
 FORMATS = ("wav", "flac", "mp3", "opus", "m4a", "stem.mp4")
 BIT_DEPTHS = ("16", "24", "32f")

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from platformdirs import user_config_path
 
+from stemctl.asked.words import unknown
 from stemctl.errors import InputError
-from stemctl.words import unknown
 
 FILE = "stemctl.toml"
 

@@ -11,16 +11,16 @@ from pathlib import Path
 
 import anyio
 
-from stemctl.bucket import bucket_of
-from stemctl.clouds import ask_clouds, markets
+from stemctl.asked.words import unknown
 from stemctl.engine import find_engine
 from stemctl.errors import InputError, StackError, StemctlError
-from stemctl.objects import list_objects
-from stemctl.outputs import cannot_write
-from stemctl.probe import Probe, probe_fleet
-from stemctl.stack import Fleet, find_fleet, find_project, read_fleet, stack_outputs
-from stemctl.state import held_lock
-from stemctl.words import unknown
+from stemctl.fleet.clouds import ask_clouds, markets
+from stemctl.fleet.stack import Fleet, find_fleet, find_project, read_fleet, stack_outputs
+from stemctl.fleet.state import held_lock
+from stemctl.places.bucket import bucket_of
+from stemctl.places.objects import list_objects
+from stemctl.places.outputs import cannot_write
+from stemctl.worker.probe import Probe, probe_fleet
 
 LITTLE_ROOM = 1_000_000_000
 """Bytes; about ten songs in wav with two stems each."""

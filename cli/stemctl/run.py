@@ -12,32 +12,32 @@ from pathlib import Path
 import anyio
 from anyio import to_thread
 
-from stemctl.bucket import bucket_of
-from stemctl.budget import estimate
-from stemctl.client import Worker
-from stemctl.crew import Errand, Member
-from stemctl.delivery import Contents
-from stemctl.deposits import remove_parts
-from stemctl.dispatch import Dispatch
+from stemctl.asked.track import Track
+from stemctl.dispatch.budget import Estimate, estimate
+from stemctl.dispatch.crew import Errand, Member
+from stemctl.dispatch.delivery import Contents
+from stemctl.dispatch.deposits import remove_parts
+from stemctl.dispatch.dispatch import Dispatch
+from stemctl.dispatch.lookout import Look, Newcomers, look_out
+from stemctl.dispatch.report import End, Outcome, Report
+from stemctl.dispatch.signals import heed_signals
+from stemctl.dispatch.watch import Watcher, Watchers
 from stemctl.errors import InputError, WorkerError
-from stemctl.events import Events
-from stemctl.headers import song_lengths
-from stemctl.history import command_line
-from stemctl.inputs import Inputs
-from stemctl.ledger import Estimate, Ledger
-from stemctl.lookout import Look, Newcomers, look_out
-from stemctl.outputs import is_done
-from stemctl.plan import Plan, make_plan
-from stemctl.probe import Probe, probe_fleet
-from stemctl.progress import shown
-from stemctl.report import End, Outcome, Report
-from stemctl.signals import heed_signals
-from stemctl.speeds import kind_of_work, learn
-from stemctl.stack import Fleet
-from stemctl.staging import Staging
-from stemctl.tables import LedgerError
-from stemctl.track import Track
-from stemctl.watch import Watcher, Watchers
+from stemctl.fleet.stack import Fleet
+from stemctl.inputs.find import Inputs
+from stemctl.inputs.headers import song_lengths
+from stemctl.inputs.plan import Plan, make_plan
+from stemctl.money.speeds import kind_of_work, learn
+from stemctl.places.bucket import bucket_of
+from stemctl.places.outputs import is_done
+from stemctl.places.staging import Staging
+from stemctl.telling.events import Events
+from stemctl.telling.history import command_line
+from stemctl.telling.ledger import Ledger
+from stemctl.telling.progress import shown
+from stemctl.telling.tables import LedgerError
+from stemctl.worker.client import Worker
+from stemctl.worker.probe import Probe, probe_fleet
 
 MODELS_FOR_S = 60.0
 """How long workers that have just started get to say which presets they can serve."""

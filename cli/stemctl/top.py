@@ -10,11 +10,11 @@ from typing import Any
 
 from stemserve.schema import Job, JobStatus, Status
 
-from stemctl.client import Worker
 from stemctl.errors import InputError, WorkerError
-from stemctl.history import read_runs
-from stemctl.probe import ask_all
-from stemctl.stack import Endpoint, Fleet
+from stemctl.fleet.stack import Endpoint, Fleet
+from stemctl.telling.history import read_runs
+from stemctl.worker.client import Worker
+from stemctl.worker.probe import ask_all
 
 
 @dataclass(frozen=True)

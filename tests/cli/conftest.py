@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from stemctl import objects
+from stemctl.places import objects
 
 from tests.cli.buckets import Store, running_store
 from tests.cli.driving import TOKEN, endpoints

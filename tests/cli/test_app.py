@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from stemctl import complete
 from stemctl.app import create_app
-from stemctl.licences import POLICIES
-from stemctl.wanted import ALL_STEMS
+from stemctl.asked.licences import POLICIES
+from stemctl.asked.wanted import ALL_STEMS
 from stemserve.schema import BitDepth, Clip, StemFormat
 from stemserve.separation.presets import PRESETS
 from typer.testing import CliRunner

@@ -8,17 +8,17 @@ import anyio
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from stemctl import budget
-from stemctl.budget import Purse, estimate
-from stemctl.client import Worker
-from stemctl.crew import Crew, Errand, Member
-from stemctl.inputs import find_inputs
-from stemctl.report import End
+from stemctl.asked.track import Track
+from stemctl.asked.wanted import Wanted
+from stemctl.asked.wishes import Wishes
+from stemctl.dispatch import budget
+from stemctl.dispatch.budget import Purse, estimate
+from stemctl.dispatch.crew import Crew, Errand, Member
+from stemctl.dispatch.report import End
+from stemctl.fleet.stack import Endpoint, Fleet
+from stemctl.inputs.find import find_inputs
 from stemctl.run import Asked, run
-from stemctl.stack import Endpoint, Fleet
-from stemctl.track import Track
-from stemctl.wanted import Wanted
-from stemctl.wishes import Wishes
+from stemctl.worker.client import Worker
 from stemserve.schema import StemFormat
 
 from tests.cli.driving import TOKEN, write_song

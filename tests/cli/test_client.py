@@ -12,9 +12,9 @@ from typing import Any
 
 import anyio
 import pytest
-from stemctl.client import RefusedError, UnreachableError, Worker
 from stemctl.errors import InputError, WorkerError
-from stemctl.stack import Endpoint
+from stemctl.fleet.stack import Endpoint
+from stemctl.worker.client import RefusedError, UnreachableError, Worker
 from stemserve.schema import JobRequest, ResultFile
 
 Reply = tuple[int, bytes, dict[str, str]]

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from stemctl import sweep
 from stemctl.app import create_app
+from stemctl.fleet import sweep
 from stemfleet.clouds.local import LocalCloud
 from stemfleet.clouds.offers import RENTED
 from stemfleet.clouds.processes import end_all_under

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 from platformdirs import user_data_path
-from stemctl.bucket import bucket_of, kept_in, shown
 from stemctl.doctor import look_at_out
 from stemctl.errors import InputError
+from stemctl.places.bucket import bucket_of, kept_in, shown
 
 from tests.cli.buckets import Store
 from tests.cli.driving import ends, stemctl, write_song

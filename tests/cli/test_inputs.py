@@ -9,11 +9,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
+from stemctl.asked.filter import Filter
+from stemctl.asked.wishes import Wishes
 from stemctl.errors import InputError
-from stemctl.filter import Filter
-from stemctl.inputs import Inputs, find_inputs
-from stemctl.outputs import RECORD
-from stemctl.wishes import Wishes
+from stemctl.inputs.find import Inputs, find_inputs
+from stemctl.places.outputs import RECORD
 
 OUT = Path("out")
 

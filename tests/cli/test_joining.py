@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from stemctl.joining import Layout, NoWavError, _header, join, layout
+from stemctl.dispatch.joining import Layout, NoWavError, _header, join, layout
 from stemserve.audio.wav import WavFile, header
 from stemserve.schema import BitDepth
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from stemctl.asked.licences import check_granted, only_granted
 from stemctl.errors import InputError
-from stemctl.licences import check_granted, only_granted
 from stemserve.schema import Preset, WeightsLicence
 
 from tests.cli.driving import TOKEN, endpoints, stemctl, write_song

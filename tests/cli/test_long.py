@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from stemctl.long import About, LongTrack, Part, Span
-from stemctl.sharing import MOST_FRAMES, _grouped
+from stemctl.dispatch.long import About, LongTrack, Part, Span
+from stemctl.dispatch.sharing import MOST_FRAMES, _grouped
 from stemserve.schema import BitDepth
 
 RATE = 10

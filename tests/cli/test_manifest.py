@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from stemctl.asked.wishes import Wishes, read_wishes
 from stemctl.errors import InputError
-from stemctl.inputs import find_inputs
-from stemctl.manifest import read_manifest
-from stemctl.wishes import Wishes, read_wishes
+from stemctl.inputs.find import find_inputs
+from stemctl.inputs.manifest import read_manifest
 from stemserve.schema import BitDepth, Clip, Range, StemFormat
 
 BASE = read_wishes({"preset": "center", "bit-depth": "24", "stems": "drums"}, Wishes())

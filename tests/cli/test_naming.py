@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from stemctl.naming import Source, assign_places
+from stemctl.asked.naming import Source, assign_places
 
 ODD = ["a", "A", "song.wav", "SONG.WAV", "song.flac", "song", "..", "...", ".x", "a (b)", "ß", "ss"]
 ODD += ["\u00e9", "e\u0301", "x\udcff", "a\nb", "a\\b", "CON", "a:b", " ", "  a.mp3", "日本.opus"]

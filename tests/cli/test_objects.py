@@ -11,21 +11,21 @@ from urllib.parse import urlsplit
 import anyio
 import pytest
 from pydantic import AnyHttpUrl
-from stemctl import objects
-from stemctl.client import Worker
-from stemctl.crew import Errand, Member, Trip
+from stemctl.asked.filter import Filter
+from stemctl.asked.track import Track
+from stemctl.asked.wanted import Wanted
+from stemctl.asked.wishes import Wishes
+from stemctl.dispatch.crew import Errand, Member, Trip
+from stemctl.dispatch.failures import JobFailedError
+from stemctl.dispatch.trip import computed, job_request, post
 from stemctl.errors import InputError
-from stemctl.failures import JobFailedError
-from stemctl.filter import Filter
-from stemctl.inputs import find_inputs
-from stemctl.objects import sign
-from stemctl.outputs import url_origin
-from stemctl.progress import Lines
-from stemctl.stack import find_fleet
-from stemctl.track import Track
-from stemctl.trip import computed, job_request, post
-from stemctl.wanted import Wanted
-from stemctl.wishes import Wishes
+from stemctl.fleet.stack import find_fleet
+from stemctl.inputs.find import find_inputs
+from stemctl.places import objects
+from stemctl.places.objects import sign
+from stemctl.places.outputs import url_origin
+from stemctl.telling.progress import Lines
+from stemctl.worker.client import Worker
 from stemserve.schema import Job, StemFormat
 
 from tests.cli.buckets import SECRET, Store, why_not
@@ -82,7 +82,7 @@ def test_what_hinders_is_told(store: Store, monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_without_boto3_it_is_told_what_to_install() -> None:
     program = (
-        "import sys\nsys.modules['boto3'] = None\nfrom stemctl.objects import sign\n"
+        "import sys\nsys.modules['boto3'] = None\nfrom stemctl.places.objects import sign\n"
         "from stemctl.errors import InputError\n"
         "try: sign('s3://a/b')\nexcept InputError as e: print(e)"
     )

@@ -6,8 +6,10 @@ import os
 from pathlib import Path
 
 import pytest
+from stemctl.asked.track import Track
+from stemctl.asked.wanted import Wanted
 from stemctl.errors import InputError
-from stemctl.outputs import (
+from stemctl.places.outputs import (
     RECORD,
     Origin,
     Record,
@@ -16,9 +18,7 @@ from stemctl.outputs import (
     put_in_place,
     url_origin,
 )
-from stemctl.staging import Staging
-from stemctl.track import Track
-from stemctl.wanted import Wanted
+from stemctl.places.staging import Staging
 from stemserve.schema import BitDepth, ResultFile, StemFormat
 
 WANTED = Wanted(

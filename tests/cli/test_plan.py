@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import anyio
 import pytest
-from stemctl.backlog import Backlog
-from stemctl.client import Worker
-from stemctl.crew import Crew, Errand, Member
+from stemctl.asked.naming import Source
+from stemctl.asked.wishes import Wishes
+from stemctl.dispatch.backlog import Backlog
+from stemctl.dispatch.crew import Crew, Errand, Member
 from stemctl.errors import InputError
-from stemctl.inputs import Song
-from stemctl.naming import Source
-from stemctl.plan import Plan, make_plan
-from stemctl.stack import Endpoint
-from stemctl.wishes import Wishes
+from stemctl.fleet.stack import Endpoint
+from stemctl.inputs.find import Song
+from stemctl.inputs.plan import Plan, make_plan
+from stemctl.worker.client import Worker
 from stemserve.schema import Preset, StemFormat
 
 from tests.cli.test_wanted import CENTER, NETWORK, STEMS, status

@@ -11,12 +11,12 @@ import platformdirs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from stemctl import speeds
+from stemctl.asked.presets import COSTS
 from stemctl.errors import InputError
-from stemctl.headers import song_length
-from stemctl.presets import COSTS
-from stemctl.quote import Work, choose, make_plans, until, worthwhile
-from stemctl.speeds import Boot
+from stemctl.inputs.headers import song_length
+from stemctl.money import speeds
+from stemctl.money.quote import Work, choose, make_plans, until, worthwhile
+from stemctl.money.speeds import Boot
 from stemfleet.clouds.base import Offer
 from stemfleet.clouds.offers import expected_speed
 from stemserve.separation.presets import PRESETS

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import anyio
 import pytest
-from stemctl.inputs import find_inputs
-from stemctl.ledger import Ledger
-from stemctl.report import End, Outcome, Report
+from stemctl.asked.wishes import Wishes
+from stemctl.dispatch.report import End, Outcome, Report
+from stemctl.fleet.stack import Endpoint, Fleet
+from stemctl.inputs.find import find_inputs
 from stemctl.run import Asked, run
-from stemctl.stack import Endpoint, Fleet
-from stemctl.tables import LEDGER, VERSION
-from stemctl.wishes import Wishes
+from stemctl.telling.ledger import Ledger
+from stemctl.telling.tables import LEDGER, VERSION
 from stemserve.schema import BitDepth
 
 from tests.cli.driving import endpoints, stemctl

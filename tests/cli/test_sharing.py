@@ -11,13 +11,13 @@ from typing import Any
 import anyio
 import httpx
 import pytest
-from stemctl import lookout
-from stemctl.client import UnreachableError, Worker
-from stemctl.inputs import find_inputs
-from stemctl.report import Report
+from stemctl.asked.wishes import Wishes
+from stemctl.dispatch import lookout
+from stemctl.dispatch.report import Report
+from stemctl.fleet.stack import Fleet, find_fleet
+from stemctl.inputs.find import find_inputs
 from stemctl.run import Asked, run
-from stemctl.stack import Fleet, find_fleet
-from stemctl.wishes import Wishes
+from stemctl.worker.client import UnreachableError, Worker
 from stemserve.schema import BitDepth, JobCreated, JobRequest
 
 from tests.cli.driving import LEDGER, endpoints, stemctl, tree

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from stemctl.engine import find_engine
 from stemctl.errors import StackError
-from stemctl.stack import find_project, read_fleet
+from stemctl.fleet.stack import find_project, read_fleet
 
 from tests.cli.driving import TOKEN, Answer, stemctl, write_song
 from tests.service.worker import RunningWorker

@@ -7,12 +7,12 @@ import unicodedata
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from stemctl.asked.naming import LONGEST_PART, Source
+from stemctl.asked.template import FIELDS, parse_template
+from stemctl.asked.wishes import Wishes
 from stemctl.errors import InputError
-from stemctl.inputs import Song
-from stemctl.naming import LONGEST_PART, Source
-from stemctl.plan import make_plan
-from stemctl.template import FIELDS, parse_template
-from stemctl.wishes import Wishes
+from stemctl.inputs.find import Song
+from stemctl.inputs.plan import make_plan
 
 from tests.cli.test_naming import as_seen, names, sources
 from tests.cli.test_wanted import CENTER, status

@@ -12,13 +12,13 @@ from typing import Any
 
 import anyio
 import pytest
-from stemctl import dispatch
-from stemctl.client import Worker
+from stemctl.asked.wishes import Wishes
+from stemctl.dispatch import dispatch
 from stemctl.errors import StackError
-from stemctl.inputs import find_inputs
+from stemctl.fleet.stack import Fleet, read_fleet
+from stemctl.inputs.find import find_inputs
 from stemctl.run import Asked, run
-from stemctl.stack import Fleet, read_fleet
-from stemctl.wishes import Wishes
+from stemctl.worker.client import Worker
 from stemfleet.identity import make_certificate
 from stemserve.schema import StemFormat
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from stemctl.ledger import Estimate, Ledger
-from stemctl.staging import Staging
+from stemctl.asked.track import Track
+from stemctl.asked.wanted import Wanted
+from stemctl.dispatch.budget import Estimate
+from stemctl.places.staging import Staging
+from stemctl.telling.ledger import Ledger
 from stemctl.top import running
-from stemctl.track import Track
-from stemctl.wanted import Wanted
 from stemserve.schema import StemFormat
 
 from tests.cli.driving import endpoints, stemctl, write_song

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from stemctl.asked.wanted import choose_stems, find_preset
+from stemctl.asked.wishes import check_format
 from stemctl.errors import InputError
-from stemctl.wanted import choose_stems, find_preset
-from stemctl.wishes import check_format
 from stemserve.schema import BitDepth, Preset, Status, StemFormat
 
 STEMS = ["vocals", "instrumental", "drums", "bass", "other"]

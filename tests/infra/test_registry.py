@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from pulumi.dynamic.dynamic import serialize_provider
 from stemctl.app import create_app
-from stemctl.clouds import markets
-from stemctl.comment import comment
-from stemctl.preview import GroupChange, Preview
+from stemctl.fleet.clouds import markets
+from stemctl.fleet.comment import comment
+from stemctl.fleet.preview import GroupChange, Preview
 from stemfleet.clouds.base import GpuFilter, MachineState, Offer
 from stemfleet.clouds.local import LocalCloud
 from stemfleet.clouds.registry import CLOUDS, Registered

@@ -34,8 +34,8 @@ def cancel(
 
     from stemctl.console import print_json, print_table
     from stemctl.errors import InputError
-    from stemctl.jobs import cancel_jobs, unended_jobs
-    from stemctl.stack import find_fleet
+    from stemctl.fleet.stack import find_fleet
+    from stemctl.worker.jobs import cancel_jobs, unended_jobs
 
     if bool(jobs) == every:
         raise InputError("name the jobs to cancel, or give --all")

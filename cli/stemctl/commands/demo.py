@@ -28,7 +28,7 @@ def demo(
     from dataclasses import asdict
 
     from stemctl.demo import INTERRUPTED, run_demo
-    from stemctl.stack import find_project
+    from stemctl.fleet.stack import find_project
 
     folder = find_project(project).absolute()
     done = run_demo(folder, (out or folder / "stems").absolute())

@@ -30,13 +30,13 @@ def endpoints(
     import anyio
 
     from stemctl.console import print_json, print_table
-    from stemctl.probe import probe_fleet
-    from stemctl.stack import find_fleet, find_project
+    from stemctl.fleet.stack import find_fleet, find_project
+    from stemctl.worker.probe import probe_fleet
 
     fleet = find_fleet(project, stack, endpoint or ())
     states: dict[str, str] = {}
     if live:
-        from stemctl.live import resolve
+        from stemctl.fleet.live import resolve
 
         if endpoint:
             raise typer.BadParameter("no cloud knows an --endpoint", param_hint="--live")

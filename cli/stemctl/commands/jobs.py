@@ -33,8 +33,8 @@ def jobs(
 
     from stemctl.console import print_json, print_table
     from stemctl.errors import WorkerError
-    from stemctl.probe import ask_all
-    from stemctl.stack import find_fleet
+    from stemctl.fleet.stack import find_fleet
+    from stemctl.worker.probe import ask_all
 
     fleet = find_fleet(project, stack, endpoint or ())
     answers = anyio.run(ask_all, fleet, lambda worker: worker.jobs(limit))

@@ -28,8 +28,8 @@ def logs(
     import anyio
 
     from stemctl.console import print_json
-    from stemctl.jobs import find_job, read_log
-    from stemctl.stack import find_fleet
+    from stemctl.fleet.stack import find_fleet
+    from stemctl.worker.jobs import find_job, read_log
 
     async def show() -> None:
         fleet = find_fleet(project, stack, endpoint or ())

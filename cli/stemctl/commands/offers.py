@@ -81,9 +81,9 @@ def offers(
     from stemfleet.clouds.base import GpuFilter
     from stemfleet.clouds.offers import RENTED, cost, sold_gb, speed
 
-    from stemctl.clouds import ask_clouds, markets
     from stemctl.console import print_json, print_table
     from stemctl.errors import CloudsError
+    from stemctl.fleet.clouds import ask_clouds, markets
 
     def least(given: float | None, usual: float | None) -> float | None:
         return (usual if given is None else given) or None

@@ -32,9 +32,9 @@ def preview_comment(
     """
     from dataclasses import asdict
 
-    from stemctl.comment import comment
     from stemctl.console import print_json
-    from stemctl.preview import read_preview
+    from stemctl.fleet.comment import comment
+    from stemctl.fleet.preview import read_preview
 
     preview = read_preview(file.read())
     if as_json:

@@ -49,8 +49,8 @@ def quote(
     from dataclasses import asdict
 
     from stemctl.console import print_json, print_table
-    from stemctl.market import ask_market, quoted
-    from stemctl.quote import choose, hours, in_words, worthwhile
+    from stemctl.money.market import ask_market, quoted
+    from stemctl.money.quote import choose, hours, in_words, worthwhile
 
     wish = ask_market(cloud, gpu, max_price, spot=spot, by=by, budget=budget)
     found = quoted(inputs, Path("stems"), preset, stems, wish)

@@ -84,12 +84,12 @@ def run(
     """
     import sys
 
-    from stemctl import once
     from stemctl.console import print_json
-    from stemctl.ephemeral import again, begin, left_behind
     from stemctl.errors import InputError
-    from stemctl.inputs import read_list
-    from stemctl.order import make_order
+    from stemctl.inputs.find import read_list
+    from stemctl.rented import once
+    from stemctl.rented.ephemeral import again, begin, left_behind
+    from stemctl.rented.order import make_order
 
     if destroy:
         ended = once.end_all(left_behind(kept=True))

@@ -24,9 +24,9 @@ def runs(out: OutOption = Path("stems"), as_json: JsonOption = False) -> None:
     """Show the runs into an output folder, the newest first."""
     import time
 
-    from stemctl.bucket import kept_in
     from stemctl.console import print_json, print_table
-    from stemctl.history import read_runs
+    from stemctl.places.bucket import kept_in
+    from stemctl.telling.history import read_runs
 
     found = read_runs(kept_in(out))
     if as_json:
@@ -65,11 +65,11 @@ def report(
 
     It can be asked while the run goes on, and of one that was killed.
     """
-    from stemctl.bucket import kept_in
     from stemctl.console import print_json, print_table
     from stemctl.errors import InputError
-    from stemctl.history import read_run
-    from stemctl.timeline import TRACKS, page, summary, track_row
+    from stemctl.places.bucket import kept_in
+    from stemctl.telling.history import read_run
+    from stemctl.telling.timeline import TRACKS, page, summary, track_row
 
     found = read_run(kept_in(out), run)
     if html is not None:

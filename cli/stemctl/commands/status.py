@@ -25,8 +25,8 @@ def status(
     import anyio
 
     from stemctl.console import print_json, print_table
-    from stemctl.probe import probe_fleet
-    from stemctl.stack import find_fleet
+    from stemctl.fleet.stack import find_fleet
+    from stemctl.worker.probe import probe_fleet
 
     probes = anyio.run(probe_fleet, find_fleet(project, stack, endpoint or ()))
     if as_json:

@@ -179,16 +179,16 @@ def submit(
     import anyio
     from anyio import to_thread
 
-    from stemctl.bucket import shown
+    from stemctl.asked.filter import Filter
+    from stemctl.asked.licences import only_granted
+    from stemctl.asked.wishes import Wishes, read_wishes
     from stemctl.console import print_json, print_table
-    from stemctl.events import open_events
-    from stemctl.filter import Filter
-    from stemctl.foresee import foresee
-    from stemctl.inputs import find_inputs, read_list
-    from stemctl.licences import only_granted
+    from stemctl.fleet.stack import Fleet, find_fleet
+    from stemctl.inputs.find import find_inputs, read_list
+    from stemctl.places.bucket import shown
+    from stemctl.rented.foresee import foresee
     from stemctl.run import Asked, run
-    from stemctl.stack import Fleet, find_fleet
-    from stemctl.wishes import Wishes, read_wishes
+    from stemctl.telling.events import open_events
 
     wishes = read_wishes(
         {

@@ -9,7 +9,7 @@ import typer
 from stemctl.options import JsonOption, ProjectOption
 
 if TYPE_CHECKING:
-    from stemctl.sweep import Found, Survey
+    from stemctl.fleet.sweep import Found, Survey
 
 
 def register(app: typer.Typer) -> None:
@@ -45,8 +45,8 @@ def sweep(
     """
     from stemctl.console import print_json
     from stemctl.errors import CloudsError
-    from stemctl.stack import find_project
-    from stemctl.sweep import end, survey
+    from stemctl.fleet.stack import find_project
+    from stemctl.fleet.sweep import end, survey
 
     if destroy and as_json and not yes:
         raise typer.BadParameter("with --json nobody is asked: add --yes", param_hint="--destroy")

@@ -43,9 +43,9 @@ def top(
     from rich.console import Console
     from rich.live import Live
 
-    from stemctl.bucket import kept_in
     from stemctl.console import WIDE, print_json
-    from stemctl.stack import find_fleet
+    from stemctl.fleet.stack import find_fleet
+    from stemctl.places.bucket import kept_in
     from stemctl.top import as_json as in_json
     from stemctl.top import look, running
 
@@ -72,7 +72,7 @@ def _shown(rows: list[Row], run: Running | None) -> Group:
     from rich.text import Text
 
     from stemctl.console import table
-    from stemctl.quote import hours
+    from stemctl.money.quote import hours
 
     columns = ["worker", "gpu", "", "track", "%", "left", "queue", "done", "$/h", "$"]
     lines: list[tuple[object, ...]] = []

@@ -1,0 +1,1 @@
+"""Spreading tracks over workers, and bringing their stems home."""

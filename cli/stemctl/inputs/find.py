@@ -1,0 +1,315 @@
+"""What the arguments of a run mean: files, folders and patterns, URLs and objects, manifests.
+
+Nothing is read here but folders and files' sizes. What cannot be used is kept with its reason, so
+that a run says so and goes on with the rest.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from stemctl.asked.filter import EVERYTHING, Filter
+from stemctl.asked.naming import Source, assign_places, printable
+from stemctl.asked.wishes import Wishes
+from stemctl.errors import InputError
+from stemctl.inputs.manifest import SUFFIXES as MANIFESTS
+from stemctl.inputs.manifest import read_manifest
+from stemctl.places.bucket import bucket_of
+from stemctl.places.objects import SCHEME, list_objects, object_name
+from stemctl.places.outputs import RECORD
+
+
+@dataclass(frozen=True)
+class Song:
+    """One input of a run: either ``path`` or ``url`` is set."""
+
+    name: str
+    """For people: printable, and short enough for the worker."""
+    place: str
+    """The folder for its stems, under the output folder, unless the wishes have a pattern."""
+    source: Source
+    """What that, and a pattern's fields, are made of."""
+    wishes: Wishes
+    path: Path | None = None
+    url: str | None = None
+    """http, https, or s3://bucket/key."""
+    where: str | None = None
+    """The row of a manifest that asks for it, for people."""
+
+
+@dataclass(frozen=True)
+class Unusable:
+    """An input, or a part of a folder, that was left out, and why."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """All that the arguments of a run mean."""
+
+    songs: tuple[Song, ...]
+    unusable: tuple[Unusable, ...]
+
+
+@dataclass(frozen=True)
+class _Found:
+    source: Source
+    path: Path | None = None
+    url: str | None = None
+
+
+def read_list(arguments: Sequence[str], *, null: bool) -> list[str]:
+    """The arguments, with those from standard input in the place of ``-``.
+
+    Raises:
+        InputError: ``-`` stands there twice, or there is a terminal.
+    """
+    if "-" not in arguments:
+        return list(arguments)
+    if arguments.count("-") > 1 or sys.stdin.isatty():
+        raise InputError("- reads one list from standard input: give it by a pipe, such as find's")
+    text = sys.stdin.buffer.read()
+    names = text.split(b"\0") if null else text.splitlines()
+    at = arguments.index("-")
+    listed = [os.fsdecode(name) for name in names if name.strip()]
+    return [*arguments[:at], *listed, *arguments[at + 1 :]]
+
+
+def find_inputs(
+    arguments: Sequence[str],
+    out: Path,
+    wishes: Wishes,
+    *,
+    manifests: Sequence[Path] = (),
+    only: Filter = EVERYTHING,
+) -> Inputs:
+    """The songs that arguments and manifests name, each once, with places under ``out``.
+
+    Folders are walked through, in the order of names, also behind links, each folder once. Left out
+    are hidden files and folders, ``out`` itself, and what stemctl has made elsewhere. An argument
+    that is the name of a manifest is one. A song that is asked for with several wishes is several.
+
+    Raises:
+        InputError: there is no song, and not even an unusable one; a manifest cannot be used; or
+            ``out`` is a URL.
+    """
+    bucket_of(out)
+    lists = [path for path in map(Path, arguments) if _is_manifest(path)]
+    given = [argument for argument in arguments if Path(argument) not in lists]
+    rows = [_Row(argument, Path(), wishes, None) for argument in given]
+    rows += _rows((*manifests, *lists), wishes)
+    unusable: list[Unusable] = []
+    found: dict[str, tuple[_Found, _Row]] = {}
+    for row in rows:
+        left_out: list[Unusable] = []
+        for item in _find(row, out, only, left_out):
+            name = item.source.identity
+            if name in found and found[name][1].wishes != row.wishes:
+                name = f"{name}\0{row.wishes.model_dump_json()}"
+            own = replace(item, source=replace(item.source, identity=name))
+            found.setdefault(name, (own, row))
+        for bad in left_out:
+            told = f"{bad.name} ({row.where})" if row.where else bad.name
+            unusable.append(Unusable(told, bad.reason))
+    if not found and not unusable:
+        named = ", ".join(map(str, (*arguments, *manifests)))
+        raise InputError(
+            (f"no audio in {named}" if named else "nothing was given")
+            + ": name files, or folders with files such as song.flac, song.mp3 or song.wav"
+        )
+    places = assign_places([item.source for item, _ in found.values()])
+    return Inputs(
+        tuple(
+            Song(
+                printable(item.source.name)[:200],
+                place,
+                item.source,
+                row.wishes,
+                item.path,
+                item.url,
+                row.where,
+            )
+            for (item, row), place in zip(found.values(), places, strict=True)
+        ),
+        tuple(unusable),
+    )
+
+
+@dataclass(frozen=True)
+class _Row:
+    """One argument, whether from the command line or from a manifest."""
+
+    argument: str
+    folder: Path
+    """From where a path is meant."""
+    wishes: Wishes
+    where: str | None
+
+
+def _is_manifest(path: Path) -> bool:
+    return path.suffix.lower() in MANIFESTS and path.is_file()
+
+
+def _rows(manifests: Sequence[Path], wishes: Wishes) -> list[_Row]:
+    rows: list[_Row] = []
+    wrong: list[str] = []
+    for path in manifests:
+        try:
+            rows += [
+                _Row(row.input, path.parent, row.wishes, row.where)
+                for row in read_manifest(path, wishes)
+            ]
+        except InputError as error:
+            wrong.append(str(error))
+    if wrong:
+        raise InputError("\n  ".join(wrong))
+    return rows
+
+
+def _find(row: _Row, out: Path, only: Filter, unusable: list[Unusable]) -> Iterator[_Found]:
+    if row.argument.startswith(SCHEME):
+        yield from _objects(row.argument, out, only, unusable)
+        return
+    if "://" in row.argument:
+        url = _url(row.argument, unusable)
+        if url:
+            yield url
+        return
+    path = row.folder / row.argument
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError) as error:
+        if any(sign in row.argument for sign in "*?["):
+            yield from _glob(path, out, only, unusable)
+        else:
+            unusable.append(Unusable(printable(row.argument), _reason(error)))
+        return
+    if stat.S_ISDIR(mode):
+        yield from _folder(path, out, only, unusable)
+    else:
+        above = path.absolute().parent.name
+        yield from _file(path, Source((), path.name, above, False, ""), unusable)
+
+
+def _glob(pattern: Path, out: Path, only: Filter, unusable: list[Unusable]) -> Iterator[_Found]:
+    """What the shell would have found, had it been let: audio files, with their folders."""
+    parts = pattern.parts
+    first = next(i for i, part in enumerate(parts) if any(sign in part for sign in "*?["))
+    root = Path(*parts[:first])
+    above = root.resolve().name or "root"
+    there = False
+    try:
+        matches = sorted(root.glob(str(Path(*parts[first:]))))
+    except ValueError as error:
+        unusable.append(Unusable(printable(str(pattern)), f"is no pattern: {error}"))
+        return
+    for path in matches:
+        inside = path.relative_to(root).parts[:-1]
+        entered = all(only.enters(inside[:i], part) for i, part in enumerate(inside))
+        ours = out.resolve() in path.resolve().parents or (path.parent / RECORD).exists()
+        if path.is_file() and entered and only.takes(inside, path.name) and not ours:
+            there = True
+            yield from _file(path, Source(inside, path.name, above, True, ""), unusable)
+    if not there:
+        unusable.append(Unusable(printable(str(pattern)), "matches no audio: see the pattern"))
+
+
+def _objects(url: str, out: Path, only: Filter, unusable: list[Unusable]) -> Iterator[_Found]:
+    """An object; or, of a bucket or a key that ends in ``/``, all audio below it."""
+    try:
+        bucket, key = object_name(url)
+        if key and not key.endswith("/"):
+            name = key.rpartition("/")[2]
+            above = key.rpartition("/")[0].rpartition("/")[2] or bucket
+            yield _Found(Source((), name, above, False, url), url=url)
+            return
+        above = key.rstrip("/").rpartition("/")[2] or bucket
+        listed = list(list_objects(url))
+        ours = tuple(name[: -len(RECORD)] for name, _ in listed if name.endswith(f"/{RECORD}"))
+        into = bucket_of(out)
+        if into is not None and into.name == bucket:
+            ours += (into.key(""),)
+        for entry, size in listed:
+            if entry.startswith(ours):
+                continue
+            *inside, name = entry.removeprefix(key).split("/")
+            whole = f"{SCHEME}{bucket}/{entry}"
+            entered = all(only.enters(inside[:i], part) for i, part in enumerate(inside))
+            if not entered or not only.takes(inside, name):
+                continue
+            if size:
+                yield _Found(Source(tuple(inside), name, above, True, whole), url=whole)
+            else:
+                unusable.append(Unusable(printable(whole), "is empty"))
+    except InputError as error:
+        unusable.append(Unusable(printable(url), str(error).removeprefix(f"{url}: ")))
+
+
+def _url(argument: str, unusable: list[Unusable]) -> _Found | None:
+    parts = urlsplit(argument)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        reason = "only http, https and s3 URLs are fetched: download it, and submit the file"
+        unusable.append(Unusable(printable(argument), reason))
+        return None
+    name = unquote(parts.path.rstrip("/").rpartition("/")[2]) or parts.hostname
+    return _Found(Source((), name, parts.hostname, False, argument), url=argument)
+
+
+def _file(path: Path, source: Source, unusable: list[Unusable]) -> Iterator[_Found]:
+    """The file, if there is something to read in it."""
+    name = printable(str(path))
+    try:
+        real = path.resolve(strict=True)
+        about = real.stat()
+    except (OSError, RuntimeError) as error:
+        unusable.append(Unusable(name, _reason(error)))
+        return
+    if not stat.S_ISREG(about.st_mode):
+        unusable.append(Unusable(name, "is no file"))
+    elif about.st_size == 0:
+        unusable.append(Unusable(name, "is empty"))
+    elif not os.access(real, os.R_OK):
+        unusable.append(Unusable(name, "may not be read: see its permissions"))
+    else:
+        yield _Found(replace(source, identity=str(real)), path=path)
+
+
+def _folder(root: Path, out: Path, only: Filter, unusable: list[Unusable]) -> Iterator[_Found]:
+    seen: set[tuple[int, int]] = set()
+    above = root.resolve().name or "root"
+
+    def blocked(error: OSError) -> None:
+        unusable.append(Unusable(printable(str(error.filename)), _reason(error)))
+
+    for here, folders, files in os.walk(root, onerror=blocked, followlinks=True):
+        folder = Path(here)
+        about = folder.stat()
+        been = (about.st_dev, about.st_ino) in seen
+        seen.add((about.st_dev, about.st_ino))
+        if been or RECORD in files or folder.resolve() == out.resolve():
+            folders.clear()
+            continue
+        inside = folder.relative_to(root).parts
+        folders[:] = sorted(name for name in folders if only.enters(inside, name))
+        for name in sorted(files):
+            if only.takes(inside, name):
+                yield from _file(folder / name, Source(inside, name, above, True, ""), unusable)
+
+
+def _reason(error: OSError | RuntimeError | ValueError) -> str:
+    """Why something cannot be read, and what to do."""
+    if isinstance(error, FileNotFoundError):
+        return "is not there: see its name"
+    if isinstance(error, PermissionError):
+        return "may not be read: see its permissions"
+    if isinstance(error, OSError) and error.strerror:
+        return f"cannot be read: {error.strerror}"
+    return f"cannot be read: {error}"

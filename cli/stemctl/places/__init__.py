@@ -1,0 +1,1 @@
+"""Where stems go: the output folder, or a bucket."""

@@ -1,0 +1,1 @@
+"""A run on machines of its own: foreseen, ordered, rented, used and ended."""

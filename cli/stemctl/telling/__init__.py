@@ -1,0 +1,1 @@
+"""How a run is told: while it goes on, in the ledger, and afterwards."""
