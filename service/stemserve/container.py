@@ -21,7 +21,7 @@ from typing import Annotated
 import typer
 
 from stemserve.errors import DiskFullError, StemserveError, StoppedError
-from stemserve.jobfiles import PROGRESS, JobFiles
+from stemserve.jobs.jobfiles import PROGRESS, JobFiles
 from stemserve.schema import Details, JobState, Progress, Tasks
 from stemserve.settings import ENV_PREFIX, Settings
 from stemserve.task import Advanced, Logged

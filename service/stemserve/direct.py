@@ -26,8 +26,8 @@ from stemserve.errors import (
     StemserveError,
     StoppedError,
 )
-from stemserve.jobs import JobContent, resolve
-from stemserve.process import ATTEMPTS, SeparationProcess
+from stemserve.jobs.job import JobContent, resolve
+from stemserve.running.process import ATTEMPTS, SeparationProcess
 from stemserve.schema import JobRequest, Preset, StemFormat, file_names
 from stemserve.settings import Settings
 from stemserve.task import Advanced, Failed, Finished, Logged, SeparationTask
@@ -220,8 +220,8 @@ async def input_path(given: str, settings: Settings, folder: Path) -> Path:
         NotAudioError: there is no such file.
     """
     if given.startswith(_URLS):
-        from stemserve.fetch import fetch
-        from stemserve.inputs import Inputs
+        from stemserve.carrying.fetch import fetch
+        from stemserve.keeping.inputs import Inputs
 
         inputs = Inputs(folder, settings.input_limit, settings.keep_free)
         async with aclosing(fetch(given, settings)) as chunks:

@@ -22,9 +22,9 @@ from anyio.to_thread import run_sync
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from stemserve.errors import EndingError, StemserveError
+from stemserve.jobs.store import Store
 from stemserve.schema import JobStatus
 from stemserve.settings import Settings
-from stemserve.store import Store
 
 OVERTIME_S = 2 * 3600.0
 """What is under way when the lease ends gets so long; a job that hangs is given up before that."""

@@ -15,20 +15,20 @@ from functools import partial
 import anyio
 import uvicorn
 
-from stemserve.app import create_app
-from stemserve.connections import limited_protocol
 from stemserve.errors import SettingsError
 from stemserve.files import lock
-from stemserve.inputs import Inputs
+from stemserve.jobs.store import Store
+from stemserve.keeping.inputs import Inputs
+from stemserve.keeping.retention import Retention
 from stemserve.lease import Lease, doing
 from stemserve.machine import end_machine, find_machine
-from stemserve.retention import Retention
 from stemserve.routes.metrics import present
 from stemserve.routes.parts import Parts, attach
-from stemserve.runner import Runner
+from stemserve.running.runner import Runner
 from stemserve.settings import ENV_PREFIX, Settings
-from stemserve.store import Store
 from stemserve.tls import server_context
+from stemserve.web.app import create_app
+from stemserve.web.connections import limited_protocol
 
 BACKLOG = 128
 _LOOK_S = 0.1

@@ -12,10 +12,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import run_state_machine_as_test
 from pydantic import SecretStr
-from stemserve.app import create_app
-from stemserve.examples import EXAMPLES
-from stemserve.reference import markdown
 from stemserve.schema import Problem, Range, parse_range
+from stemserve.web.app import create_app
+from stemserve.web.examples import EXAMPLES
+from stemserve.web.reference import markdown
 
 from tests.service.worker import RunningWorker, ended, post, upload
 

@@ -14,16 +14,16 @@ from typing import Any
 
 import httpx
 import pytest
-from stemserve.delivery import Cargo, Deliveries
+from stemserve.carrying.delivery import Cargo, Deliveries
+from stemserve.carrying.fetches import Fetches
+from stemserve.carrying.transfers import AT_ONCE, KNOWN
 from stemserve.errors import (
     NoSuchDeliveryError,
     NoSuchFetchError,
     TooManyDeliveriesError,
     TooManyFetchesError,
 )
-from stemserve.fetches import Fetches
 from stemserve.schema import DeliveryStatus, FetchStatus
-from stemserve.transfers import AT_ONCE, KNOWN
 
 from tests.service.worker import STAND_IN, RunningWorker, ended, eventually, post, running_worker
 

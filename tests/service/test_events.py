@@ -12,9 +12,9 @@ from pathlib import Path
 import anyio
 import httpx
 import pytest
-from stemserve.changes import Changes, state_id
 from stemserve.errors import NoSuchJobError, TooManyListenersError
-from stemserve.jobs import JobContent, StoredJob
+from stemserve.jobs.job import JobContent, StoredJob
+from stemserve.running.changes import Changes, state_id
 from stemserve.schema import Details, Job, JobStatus, StemFormat, Tasks
 from stemserve.separation.presets import PRESETS
 from stemserve.task import Advanced, Finished

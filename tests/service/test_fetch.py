@@ -18,8 +18,8 @@ import anyio
 import httpcore
 import httpx
 import pytest
+from stemserve.carrying.fetch import check_address, fetch
 from stemserve.errors import FetchError
-from stemserve.fetch import check_address, fetch
 from stemserve.settings import Settings
 
 from tests.service.worker import STAND_IN, RunningWorker, ended, running_worker, until

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import httpx
 import pytest
-from stemserve.jobs import JobContent, resolve
+from stemserve.jobs.job import JobContent, resolve
+from stemserve.jobs.store import QueueLimits, Store
 from stemserve.schema import Details, JobRequest, JobStatus, Preset, Tasks
-from stemserve.store import QueueLimits, Store
 
 from tests.service.test_jobs import is_problem, let_go
 from tests.service.worker import STAND_IN, ended, post, running_worker, until, upload

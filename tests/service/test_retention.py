@@ -11,13 +11,13 @@ from pathlib import Path
 
 import httpx
 import pytest
-from stemserve.inputs import Inputs
-from stemserve.jobfiles import JobFiles
-from stemserve.kept import KeptJobs
-from stemserve.retention import Retention
+from stemserve.jobs.jobfiles import JobFiles
+from stemserve.jobs.store import Store
+from stemserve.keeping.inputs import Inputs
+from stemserve.keeping.kept import KeptJobs
+from stemserve.keeping.retention import Retention
 from stemserve.schema import JobStatus, ResultFile
 from stemserve.settings import Settings
-from stemserve.store import Store
 
 from tests.service.test_disk import SIZE, may_mount, on_a_small_disk, put
 from tests.service.test_jobs import is_problem, let_go

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from stemserve.errors import SettingsError, UnknownNameError
-from stemserve.jobfiles import JobFiles
-from stemserve.jobs import JobContent, resolve
+from stemserve.jobs.job import JobContent, resolve
+from stemserve.jobs.jobfiles import JobFiles
 from stemserve.names import nearest
 from stemserve.schema import MIX, JobRequest, Preset, derived_stems
 from stemserve.settings import Settings

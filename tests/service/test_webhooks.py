@@ -16,9 +16,9 @@ from pathlib import Path
 import httpx
 import pytest
 from pydantic import SecretStr, ValidationError
+from stemserve.running.webhooks import keys, signed
 from stemserve.schema import Job, JobStatus
 from stemserve.settings import Settings
-from stemserve.webhooks import keys, signed
 
 from tests.service.worker import (
     STAND_IN,

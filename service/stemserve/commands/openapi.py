@@ -19,8 +19,8 @@ def openapi(
     """Print the contract of a worker that asks for a token."""
     from pydantic import SecretStr
 
-    from stemserve import reference
-    from stemserve.app import create_app
+    from stemserve.web import reference
+    from stemserve.web.app import create_app
 
     document = create_app(SecretStr("any")).openapi()
     page = reference.markdown(document) if markdown else json.dumps(document, indent=2) + "\n"

@@ -19,7 +19,7 @@ from stemserve.direct import (
     scratch,
 )
 from stemserve.errors import SettingsError, StemserveError
-from stemserve.jobs import JobContent
+from stemserve.jobs.job import JobContent
 from stemserve.settings import Settings
 from stemserve.task import Finished
 

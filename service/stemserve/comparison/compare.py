@@ -19,7 +19,7 @@ from stemserve.comparison.measures import Level, level, residual
 from stemserve.comparison.spectrogram import spectrogram
 from stemserve.direct import Separation, content_of
 from stemserve.errors import SeparationDiedError, SeparationFailedError
-from stemserve.jobs import JobContent
+from stemserve.jobs.job import JobContent
 from stemserve.schema import Preset, StemFormat, TaskState
 from stemserve.settings import Settings
 from stemserve.task import Advanced, Logged

@@ -8,10 +8,10 @@ from anyio.to_thread import run_sync
 from fastapi import APIRouter, Header
 from fastapi.responses import Response, StreamingResponse
 
-from stemserve.changes import EVENT, state_id
 from stemserve.errors import NoSuchJobError, TooManyListenersError
 from stemserve.problems import declared
 from stemserve.routes.parts import Worker
+from stemserve.running.changes import EVENT, state_id
 from stemserve.schema import Job, JobId, JobStatus
 
 router = APIRouter(tags=["jobs"])

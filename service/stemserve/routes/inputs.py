@@ -11,6 +11,7 @@ from fastapi import APIRouter, BackgroundTasks, Request, Response
 from fastapi import Path as PathParameter
 from starlette.requests import ClientDisconnect
 
+from stemserve.carrying.fetches import collect
 from stemserve.errors import (
     DigestMismatchError,
     DiskFullError,
@@ -20,7 +21,6 @@ from stemserve.errors import (
     TooManyFetchesError,
     UploadStalledError,
 )
-from stemserve.fetches import collect
 from stemserve.problems import declared
 from stemserve.routes.parts import Worker
 from stemserve.schema import Fetch, FetchRequest, FetchStatus, Input, Sha256

@@ -22,7 +22,9 @@ from stemserve.errors import (
     QueueFullError,
     UnknownNameError,
 )
-from stemserve.jobs import resolve
+from stemserve.jobs.job import resolve
+from stemserve.jobs.store import QueueLimits
+from stemserve.jobs.told import row, told
 from stemserve.problems import declared
 from stemserve.routes.parts import Caller, Worker
 from stemserve.schema import (
@@ -35,8 +37,6 @@ from stemserve.schema import (
     JobStatus,
     Logs,
 )
-from stemserve.store import QueueLimits
-from stemserve.told import row, told
 
 router = APIRouter(tags=["jobs"])
 

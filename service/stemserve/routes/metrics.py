@@ -11,8 +11,8 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from prometheus_client.metrics_core import Metric
 
 from stemserve.lease import doing
-from stemserve.metrics import gauge, gauges
 from stemserve.routes.parts import Parts, Worker
+from stemserve.running.metrics import gauge, gauges
 from stemserve.schema import JobStatus
 
 router = APIRouter(tags=["worker"])

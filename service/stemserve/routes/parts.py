@@ -8,14 +8,14 @@ from typing import Annotated
 
 from fastapi import Depends, FastAPI, Request
 
-from stemserve.delivery import Deliveries
-from stemserve.fetches import Fetches
-from stemserve.inputs import Inputs
+from stemserve.carrying.delivery import Deliveries
+from stemserve.carrying.fetches import Fetches
+from stemserve.jobs.store import Store
+from stemserve.keeping.inputs import Inputs
+from stemserve.keeping.retention import Retention
 from stemserve.lease import Lease
-from stemserve.retention import Retention
-from stemserve.runner import Runner
+from stemserve.running.runner import Runner
 from stemserve.settings import Settings
-from stemserve.store import Store
 
 
 @dataclass(frozen=True)

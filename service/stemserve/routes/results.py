@@ -10,7 +10,7 @@ from typing import Annotated
 from fastapi import APIRouter, BackgroundTasks, Query, Request
 from fastapi.responses import FileResponse
 
-from stemserve.delivery import MEDIA_TYPES, Cargo, send
+from stemserve.carrying.delivery import MEDIA_TYPES, Cargo, send
 from stemserve.errors import (
     BadRangeError,
     DeliveryRunningError,

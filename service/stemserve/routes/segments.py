@@ -9,7 +9,7 @@ from fastapi import APIRouter, BackgroundTasks
 from fastapi import Path as PathParameter
 from fastapi.responses import StreamingResponse
 
-from stemserve.delivery import Cargo, send
+from stemserve.carrying.delivery import Cargo, send
 from stemserve.errors import (
     DeliveryRunningError,
     NoSuchDeliveryError,
@@ -19,7 +19,7 @@ from stemserve.errors import (
     SegmentsGoneError,
     TooManyDeliveriesError,
 )
-from stemserve.marks import SegmentFile
+from stemserve.jobs.marks import SegmentFile
 from stemserve.problems import declared
 from stemserve.routes.parts import Parts, Worker
 from stemserve.schema import (

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Query
 from fastapi.responses import JSONResponse
 
 from stemserve.errors import EndingError, StemserveError
-from stemserve.jobs import find_preset
+from stemserve.jobs.job import find_preset
 from stemserve.lease import doing
 from stemserve.problems import declared
 from stemserve.routes.parts import Parts, Worker

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 
 from anyio.to_thread import run_sync
 
+from stemserve.carrying.transfers import AT_ONCE, Transfers
 from stemserve.errors import NoSuchFetchError, StemserveError, TooManyFetchesError
-from stemserve.inputs import Inputs
-from stemserve.retention import Retention
+from stemserve.keeping.inputs import Inputs
+from stemserve.keeping.retention import Retention
 from stemserve.schema import Fetch, FetchStatus
 from stemserve.settings import Settings
-from stemserve.transfers import AT_ONCE, Transfers
 
 _log = logging.getLogger(__name__)
 
@@ -81,7 +81,7 @@ async def collect(
     fetching: Fetching, url: str, inputs: Inputs, retention: Retention, settings: Settings
 ) -> None:
     """Fetch an input, and note how it went; raises nothing that a server may cause."""
-    from stemserve.fetch import fetch  # its HTTP client would slow every start down
+    from stemserve.carrying.fetch import fetch  # its HTTP client would slow every start down
 
     try:
         async with aclosing(fetch(url, settings)) as chunks:

@@ -10,15 +10,16 @@ import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
 
-from stemserve import clock, jobtable
-from stemserve.database import Database
+from stemserve import clock
 from stemserve.errors import (
     JobEndedError,
     JobExistsError,
     JobRunningError,
     QueueFullError,
 )
-from stemserve.jobs import JobContent, StoredJob
+from stemserve.jobs import jobtable
+from stemserve.jobs.database import Database
+from stemserve.jobs.job import JobContent, StoredJob
 from stemserve.schema import Details, JobStatus, ResultFile, Tasks
 
 CANCELLED = "cancelled"

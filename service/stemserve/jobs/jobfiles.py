@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from stemserve.files import write_whole
-from stemserve.jobs import StoredJob
+from stemserve.jobs.job import StoredJob
 from stemserve.logs import without_secrets
 from stemserve.schema import JobState, JobStatus, Progress
 from stemserve.task import PARTIAL

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 
+from stemserve.jobs.store import Store
 from stemserve.schema import JobStatus
-from stemserve.store import Store
 
 
 class KeptJobs:

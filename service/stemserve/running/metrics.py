@@ -15,9 +15,9 @@ from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from stemserve import errors
-from stemserve.jobs import StoredJob
+from stemserve.jobs.job import StoredJob
+from stemserve.jobs.store import CANCELLED
 from stemserve.schema import JobStatus, Tasks, TaskState
-from stemserve.store import CANCELLED
 
 STAGES = ("input", *Tasks.model_fields)
 """What a running job is at: its input is fetched, or one of the template's tasks runs."""

@@ -8,13 +8,8 @@ from fastapi import FastAPI, Security
 from fastapi.security import HTTPBearer
 from pydantic import SecretStr
 
-from stemserve.auth import BearerAuth, LocalOnly
-from stemserve.browsers import NoSniffing
-from stemserve.calls import WatchCalls
 from stemserve.errors import RequestError
 from stemserve.lease import CountTransfers, Lease
-from stemserve.limits import RequestLimit
-from stemserve.openapi import DESCRIPTION, TAGS, WHO_IS_SERVED, complete
 from stemserve.problems import declared, handle_problems
 from stemserve.routes import (
     events,
@@ -28,6 +23,11 @@ from stemserve.routes import (
     worker,
 )
 from stemserve.settings import split_tokens
+from stemserve.web.auth import BearerAuth, LocalOnly
+from stemserve.web.browsers import NoSniffing
+from stemserve.web.calls import WatchCalls
+from stemserve.web.limits import RequestLimit
+from stemserve.web.openapi import DESCRIPTION, TAGS, WHO_IS_SERVED, complete
 
 
 def create_app(token: SecretStr | None, lease: Lease | None = None) -> FastAPI:

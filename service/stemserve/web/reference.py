@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from stemserve.openapi import COMMON, Document
+from stemserve.web.openapi import COMMON, Document
 
 _METHODS = ("get", "put", "post", "delete")
 

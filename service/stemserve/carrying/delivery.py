@@ -2,8 +2,8 @@
 
 So stems get into a store of objects without passing through the caller's own line. The URL's query
 is as good as a key while it lasts: it is used, and then forgotten; it gets into no log, no answer
-and no file. Where a URL may lead is said by `stemserve.fetch`; redirects are not followed, for the
-signature is another server's.
+and no file. Where a URL may lead is said by `stemserve.carrying.fetch`; redirects are not followed,
+for the signature is another server's.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import anyio
 from anyio import to_thread
 from starlette.concurrency import iterate_in_threadpool
 
+from stemserve.carrying.transfers import AT_ONCE, Transfers
 from stemserve.errors import (
     DeliveryError,
     DeliveryRunningError,
@@ -30,7 +31,6 @@ from stemserve.errors import (
 )
 from stemserve.schema import Delivery, DeliveryStatus
 from stemserve.settings import Settings
-from stemserve.transfers import AT_ONCE, Transfers
 
 TRIES = 4
 PAUSE_S = 0.5
@@ -156,7 +156,7 @@ async def send(delivery: Sending, url: str, settings: Settings) -> None:
 async def _put(delivery: Sending, url: str, settings: Settings, md5: bytes) -> None:
     import httpx  # its start would slow every start of the worker down
 
-    from stemserve.fetch import TIMEOUT, CheckedTransport
+    from stemserve.carrying.fetch import TIMEOUT, CheckedTransport
 
     suffix = PurePath(delivery.cargo.name).suffix
     headers = {

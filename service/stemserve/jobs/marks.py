@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 from stemserve.errors import NoSuchSegmentError, NotStartedError, SegmentsGoneError
-from stemserve.jobs import StoredJob
+from stemserve.jobs.job import StoredJob
+from stemserve.jobs.store import Store
 from stemserve.schema import JobStatus, Segment, Segments
-from stemserve.store import Store
 from stemserve.task import PARTIAL, RESULTS, kept_in_results
 
 _PIECE = 2**18

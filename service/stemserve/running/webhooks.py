@@ -24,12 +24,12 @@ from anyio.to_thread import run_sync
 
 from stemserve import clock
 from stemserve.errors import DiskFullError, FetchError, NoSuchJobError, RequestError
-from stemserve.jobfiles import JobFiles
+from stemserve.jobs.jobfiles import JobFiles
+from stemserve.jobs.store import Store
+from stemserve.jobs.told import told
 from stemserve.logs import about
 from stemserve.schema import Job
 from stemserve.settings import PREFIX_OF_BASE64, Settings, split_tokens
-from stemserve.store import Store
-from stemserve.told import told
 
 TRIES = 8
 PAUSE_S = 2.0
@@ -197,7 +197,7 @@ class Webhooks:
         """What went wrong, None: nothing; and whether another try would be of no use."""
         import httpx  # it would slow every start down
 
-        from stemserve.fetch import CheckedTransport
+        from stemserve.carrying.fetch import CheckedTransport
 
         body = job.model_dump_json().encode()
         headers = signed(hook.hook_id, body, self._keys, int(time.time()))

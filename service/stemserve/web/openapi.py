@@ -10,9 +10,9 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
-from stemserve.examples import EXAMPLES
 from stemserve.problems import add_problem
 from stemserve.schema import Problem
+from stemserve.web.examples import EXAMPLES
 
 DESCRIPTION = """Separates songs into stems.
 

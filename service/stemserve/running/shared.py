@@ -16,11 +16,11 @@ from pathlib import Path
 
 from stemserve.errors import StemserveError
 from stemserve.files import full_disk_told, new_file, sync_folder, synced
-from stemserve.jobfiles import JobFiles
-from stemserve.jobs import JobContent, StoredJob
-from stemserve.marks import Marks
+from stemserve.jobs.job import JobContent, StoredJob
+from stemserve.jobs.jobfiles import JobFiles
+from stemserve.jobs.marks import Marks
+from stemserve.jobs.store import Store
 from stemserve.schema import SIDECAR, JobStatus, ResultFile
-from stemserve.store import Store
 from stemserve.weights.files import directory
 
 _PRECISION = "STEMSERVE_PRECISION"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from stemserve.jobfiles import STATES
-from stemserve.jobs import StoredJob
+from stemserve.jobs.job import StoredJob
+from stemserve.jobs.jobfiles import STATES
 from stemserve.schema import Job, JobRow, JobStatus
 
 

@@ -15,22 +15,22 @@ import anyio
 from anyio.abc import TaskGroup
 from anyio.to_thread import run_sync
 
-from stemserve.changes import Changes
 from stemserve.errors import DiskFullError, NoSuchJobError, SeparationDiedError, StemserveError
 from stemserve.files import full_disk_told, lock
-from stemserve.inputs import Inputs
-from stemserve.jobfiles import JobFiles
-from stemserve.jobs import StoredJob
+from stemserve.jobs.job import StoredJob
+from stemserve.jobs.jobfiles import JobFiles
+from stemserve.jobs.marks import Marks
+from stemserve.jobs.store import Store
+from stemserve.keeping.inputs import Inputs
 from stemserve.logs import about
-from stemserve.marks import Marks
-from stemserve.metrics import Metrics
-from stemserve.process import ATTEMPTS, SeparationProcess
+from stemserve.running.changes import Changes
+from stemserve.running.metrics import Metrics
+from stemserve.running.process import ATTEMPTS, SeparationProcess
+from stemserve.running.shared import SharedResults
+from stemserve.running.webhooks import Webhooks
 from stemserve.schema import Gpu, JobStatus, Preset
 from stemserve.settings import Settings
-from stemserve.shared import SharedResults
-from stemserve.store import Store
 from stemserve.task import Advanced, Committed, Failed, Finished, Logged, SeparationTask, Started
-from stemserve.webhooks import Webhooks
 
 _PAUSE_S = 1.0
 _LONGEST_PAUSE_S = 30.0
@@ -223,7 +223,7 @@ class Runner:
         sha256, url = job.input_sha256, job.content.input_url
         if sha256 is not None and (url is None or self._inputs.find(sha256) is not None):
             return self._inputs.path(sha256)
-        from stemserve.fetch import fetch  # its HTTP client would slow every start down
+        from stemserve.carrying.fetch import fetch  # its HTTP client would slow every start down
 
         self._log(job.job_id, "fetching the input")
         async with aclosing(fetch(str(url), self._settings)) as chunks:

@@ -11,9 +11,9 @@ import anyio
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from stemserve.connections import headers_too_large
 from stemserve.problems import problem
 from stemserve.settings import Settings
+from stemserve.web.connections import headers_too_large
 
 UPLOADS = "/inputs/"
 

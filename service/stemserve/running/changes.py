@@ -17,9 +17,9 @@ from anyio.to_thread import run_sync
 from fastapi.sse import format_sse_event
 
 from stemserve.errors import NoSuchJobError, TooManyListenersError
-from stemserve.jobs import StoredJob
+from stemserve.jobs.job import StoredJob
+from stemserve.jobs.told import told
 from stemserve.schema import JobStatus
-from stemserve.told import told
 
 FOLLOWERS = 1000
 KEEPALIVE_S = 15.0

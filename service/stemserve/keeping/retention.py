@@ -18,13 +18,13 @@ import anyio
 from anyio.to_thread import run_sync
 
 from stemserve.errors import StemserveError
-from stemserve.inputs import Inputs
-from stemserve.jobfiles import JobFiles
-from stemserve.kept import KeptJobs
+from stemserve.jobs.jobfiles import JobFiles
+from stemserve.jobs.store import Store
+from stemserve.keeping.inputs import Inputs
+from stemserve.keeping.kept import KeptJobs
+from stemserve.keeping.uses import Uses
 from stemserve.schema import JobStatus
 from stemserve.settings import Settings
-from stemserve.store import Store
-from stemserve.uses import Uses
 
 SWEEP_S = 60.0
 _DAY_S = 86_400.0

@@ -8,7 +8,7 @@ from pydantic import TypeAdapter
 
 from stemserve import clock
 from stemserve.errors import NoSuchJobError
-from stemserve.jobs import JobContent, StoredJob
+from stemserve.jobs.job import JobContent, StoredJob
 from stemserve.schema import Details, JobStatus, ResultFile, Tasks
 
 TABLE = """

@@ -11,7 +11,7 @@ from collections.abc import Set as AbstractSet
 from contextlib import suppress
 
 from stemserve.errors import DiskFullError
-from stemserve.store import Store
+from stemserve.jobs.store import Store
 
 _FINE_S = 60.0
 """Uses that lie closer together are not told apart: each costs a write to the disk."""

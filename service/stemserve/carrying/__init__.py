@@ -1,0 +1,1 @@
+"""Inputs from, and results to, where a caller says."""

@@ -1,0 +1,1 @@
+"""Inputs, and for how long they and results are kept."""

@@ -1,0 +1,1 @@
+"""Running jobs on the separation process, and telling those who follow them."""

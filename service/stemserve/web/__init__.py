@@ -1,0 +1,1 @@
+"""The HTTP application: who may call, how much, and how answers leave."""
