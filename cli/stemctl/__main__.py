@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 
 OLDEST = (3, 11)
@@ -14,6 +15,9 @@ def main() -> None:
             "stemctl: Python {}.{} or newer is needed, and this is {}.{}: make the environment "
             "anew with a newer one".format(*OLDEST, *sys.version_info[:2])
         )
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # names of files may be no text
+            stream.reconfigure(errors="backslashreplace")
     from stemctl.app import create_app
 
     create_app()(prog_name="stemctl")

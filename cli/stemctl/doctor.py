@@ -93,8 +93,8 @@ def _keys() -> list[Finding]:
     with_key = ask_clouds(markets(), lambda cloud: cloud).given
     if not with_key:
         return []
-    names = " and ".join(with_key)
-    return [Finding("keys", True, f"there is a key for {names}: name a group there, `pulumi up`")]
+    told = f"there is a key for {' and '.join(with_key)}, which `stemctl offers` tries"
+    return [Finding("keys", True, f"{told}: name a group there, `pulumi up`")]
 
 
 def _finding(probe: Probe, preset: str | None) -> Finding:

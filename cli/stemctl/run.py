@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -162,13 +164,18 @@ async def sorted_out(inputs: Inputs, plan: Plan, asked: Asked) -> tuple[list[Out
     contents = None
     if bucket is not None:
         contents = await to_thread.run_sync(Contents, bucket, plan.tracks)
+    sources = await to_thread.run_sync(_sources, plan.tracks)
     for track in plan.tracks:
-        outcome = await to_thread.run_sync(_before, track, asked, contents)
+        outcome = await to_thread.run_sync(_before, track, asked, contents, sources)
         if outcome:
             before.append(outcome)
         else:
             waiting.append(track)
     return before, waiting
+
+
+def _sources(tracks: Sequence[Track]) -> frozenset[str]:
+    return frozenset(os.path.realpath(track.path) for track in tracks if track.path)
 
 
 def _errands(tracks: Sequence[Track]) -> list[Errand]:
@@ -231,10 +238,18 @@ async def _probe(fleet: Fleet) -> list[Probe]:
         await anyio.sleep(0.5)
 
 
-def _before(track: Track, asked: Asked, contents: Contents | None) -> Outcome | None:
-    """The outcome of a track that needs no worker any more, or may not have one."""
+def _before(
+    track: Track, asked: Asked, contents: Contents | None, sources: AbstractSet[str]
+) -> Outcome | None:
+    """The outcome of a track that needs no worker any more, or may not have one.
+
+    ``sources``: the files that are to be separated, which none may be written over.
+    """
     try:
         if contents is None:
+            for path in (asked.out / file for file in track.files):
+                if path.exists() and os.path.realpath(path) in sources:
+                    raise InputError(f"{path} is an input itself: choose another --out or --output")
             done = is_done(asked.out, track, overwrite=asked.overwrite)
         else:
             done = contents.is_done(track, overwrite=asked.overwrite)

@@ -544,7 +544,7 @@ class Status(Contract):
     status: Literal["running"] = "running"
     models_ready: bool
     active_jobs: int = Field(ge=0)
-    completed_jobs: int = Field(ge=0)
+    completed_jobs: int = Field(ge=0, description="Since the worker started")
     uptime_seconds: float = Field(ge=0)
     pending_jobs: int = Field(ge=0)
     queue_limit: int = Field(ge=1)

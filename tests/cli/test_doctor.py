@@ -103,7 +103,7 @@ def test_keys_without_a_stack_say_what_comes_next(
     answer = asked(project, "doctor")
     assert answer.code == 1
     assert "✗ stack: there is no stack dev" in answer.out
-    assert "✓ keys: there is a key for runpod: name a group there, `pulumi up`" in answer.out
+    assert "✓ keys: there is a key for runpod, which `stemctl offers` tries" in answer.out
 
 
 @pytest.mark.engine

@@ -10,10 +10,12 @@ from pathlib import Path
 
 import pytest
 from stemctl.asked.filter import Filter
+from stemctl.asked.wanted import Wanted
 from stemctl.asked.wishes import Wishes
 from stemctl.errors import InputError
-from stemctl.inputs.find import Inputs, find_inputs
-from stemctl.places.outputs import RECORD
+from stemctl.inputs.find import NO_AUDIO, Inputs, find_inputs
+from stemctl.places.outputs import RECORD, Origin, Record
+from stemserve.schema import ResultFile, StemFormat
 
 OUT = Path("out")
 
@@ -188,3 +190,59 @@ def test_a_name_that_is_no_text_is_shown_and_placed(tmp_path: Path) -> None:
     inputs = found(tmp_path)
     assert places(inputs) == ["caf_"]
     inputs.songs[0].name.encode()
+
+
+def test_a_folder_may_be_input_and_output_at_once(tmp_path: Path) -> None:
+    put(tmp_path / "song.wav")
+    put(tmp_path / "done/vocals.wav")
+    put(tmp_path / "done" / RECORD)
+    assert places(found(tmp_path, out=tmp_path)) == ["song"]
+    assert places(found(f"{tmp_path}/*.wav", out=tmp_path)) == ["song"]
+    put(tmp_path / "in/out/left.wav")
+    assert places(found(tmp_path / "in", tmp_path, out=tmp_path / "in/out")) == ["song"]
+
+
+def test_what_a_pattern_has_placed_is_no_input(tmp_path: Path) -> None:
+    wanted = Wanted(preset="center", stems=("vocals",), format=StemFormat.WAV, bit_depth=None)
+    result = ResultFile(name="vocals.wav", stem="vocals", size=5, sha256="0" * 64)
+    record = Record(
+        wanted=wanted, origin=Origin(sha256="0" * 64), files=(result,), places=("song/voice.wav",)
+    )
+    put(tmp_path / "earlier/.stemctl/1.json", record.model_dump_json())
+    put(tmp_path / "earlier/.stemctl/2.json", "{")
+    put(tmp_path / "earlier/song/voice.wav")
+    put(tmp_path / "earlier/song/other.wav")
+    assert places(found(tmp_path / "earlier")) == ["song/other"]
+    assert places(found(f"{tmp_path}/earlier/*/*.wav")) == ["song/other"]
+
+
+def test_a_folder_with_nothing_in_it_is_told_beside_others(tmp_path: Path) -> None:
+    put(tmp_path / "songs/song.wav")
+    (tmp_path / "none").mkdir()
+    inputs = found(tmp_path / "songs", tmp_path / "none")
+    assert places(inputs) == ["song"]
+    assert [(Path(bad.name).name, bad.reason) for bad in inputs.unusable] == [("none", NO_AUDIO)]
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://host.example:99999/s.wav?hush",
+        "http://exa mple.com/s.wav?hush",
+        "http://[host/s.wav?hush",
+        "http://host.example/\ud800.wav?hush",
+        "ftp://me:hush@host.example/s.wav?hush",
+    ],
+)
+def test_a_url_that_cannot_be_is_told_without_its_secrets(tmp_path: Path, url: str) -> None:
+    inputs = found(put(tmp_path / "song.wav"), url)
+    assert places(inputs) == ["song"]
+    [bad] = inputs.unusable
+    assert "URL" in bad.reason
+    assert "hush" not in bad.name
+
+
+def test_a_link_to_itself_is_told_also_behind_a_pattern(tmp_path: Path) -> None:
+    put(tmp_path / "song.wav")
+    (tmp_path / "loop.wav").symlink_to(tmp_path / "loop.wav")
+    assert places(found(f"{tmp_path}/*.wav")) == ["song"]

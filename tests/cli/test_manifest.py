@@ -141,3 +141,11 @@ def test_no_row_is_lost_whatever_its_name(
     lines = "".join(json.dumps({"input": name}) + "\n" for name in names)
     for table in (write(folder / "a.csv", text.getvalue()), write(folder / "a.jsonl", lines)):
         assert [row.input for row in read_manifest(table, BASE)] == names
+
+
+def test_a_row_that_names_the_format_there_is_keeps_its_bit_depth(tmp_path: Path) -> None:
+    table = tmp_path / "a.csv"
+    table.write_text("input,format\na.wav,flac\nb.wav,\nc.wav,wav\n")
+    base = read_wishes({"format": "flac", "bit-depth": "24"}, Wishes())
+    depths = [row.wishes.bit_depth for row in read_manifest(table, base)]
+    assert depths == [BitDepth.B24, BitDepth.B24, BitDepth.F32]

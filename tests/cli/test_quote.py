@@ -174,3 +174,9 @@ def test_without_a_key_a_quote_tells_the_hours_and_why_there_are_no_prices(tmp_p
     assert "1 track, 1 min of audio" in answer.out
     assert "VAST_API_KEY" in answer.err
     assert "RUNPOD_API_KEY" in answer.err
+
+
+def test_what_is_not_there_has_no_price(tmp_path: Path) -> None:
+    answer = stemctl("quote", tmp_path / "nothere.wav", "--json")
+    assert answer.code == 2
+    assert "nothing to separate" in answer.json["error"]

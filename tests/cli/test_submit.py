@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import http.server
+import os
 import shutil
 import threading
 import wave
@@ -230,6 +231,57 @@ def test_a_url_is_fetched_by_the_worker(
     assert ends(answer) == {"my song.wav": "done", "missing.wav": "failed"}
     assert answer.code == 1
     assert tree(out) == ["my song/instrumental.wav", "my song/vocals.wav"]
+
+
+def test_dead_urls_are_no_worker_s_fault(
+    tmp_path: Path, out: Path, fleet: list[str], web: str
+) -> None:
+    song = write_song(tmp_path / "song.wav")
+    dead = [f"{web}/missing-{number}.wav" for number in range(7)]
+    answer = stemctl("submit", *dead, song, "--out", out, *fleet, "--json")
+    assert answer.json["set_aside"] == {}
+    assert ends(answer).pop("song.wav") == "done"
+    assert [track["end"] for track in answer.json["tracks"]].count("failed") == 7
+
+
+def test_no_input_is_written_over(tmp_path: Path, fleet: list[str]) -> None:
+    song = write_song(tmp_path / "vocals.wav")
+    before = song.read_bytes()
+    pattern = ["--out", tmp_path, "--output", "{stem}.{ext}", "--overwrite"]
+    answer = stemctl("submit", song, *pattern, *fleet, "--json")
+    assert (answer.code, ends(answer)) == (2, {"vocals.wav": "failed"})
+    assert "is an input itself" in answer.json["tracks"][0]["error"]
+    assert song.read_bytes() == before
+
+
+def test_names_that_are_no_text_go_through(tmp_path: Path, fleet: list[str]) -> None:
+    song = write_song(tmp_path / os.fsdecode(b"gr\xf6\xdfe.wav"))
+    out = tmp_path / os.fsdecode(b"\xff")
+    answer = stemctl("submit", song, "--out", out, "--events", tmp_path / "log", *fleet, "--json")
+    assert answer.code == 0, answer.err
+    assert len(tree(out)) == 2
+    assert "\\udcff" in answer.out
+    assert stemctl("report", "--out", out).code == 0
+
+
+def test_a_file_that_is_not_there_is_another_than_the_track_of_its_name(
+    tmp_path: Path, out: Path, fleet: list[str]
+) -> None:
+    song = write_song(tmp_path / "one.wav")
+    answer = stemctl("submit", song, "one", "--out", out, *fleet, cwd=tmp_path)
+    assert answer.code == 1
+    [run] = stemctl("runs", "--out", out, "--json").json["runs"]
+    assert (run["done"], run["failed"]) == (1, 1)
+    assert stemctl("report", str(10**20), "--out", out).code == 2
+
+
+@pytest.mark.parametrize("url", ["http://[x", "http://127.0.0.1:99999", "http://me:hush@host"])
+def test_an_endpoint_that_cannot_be_is_told_without_its_secrets(url: str) -> None:
+    for command in (["doctor"], ["status"]):
+        answer = stemctl(*command, *endpoints(url))
+        assert answer.code
+        assert "--endpoint" in answer.out + answer.err
+        assert "hush" not in answer.out + answer.err
 
 
 def test_stems_in_the_output_folder_are_no_inputs(tmp_path: Path, fleet: list[str]) -> None:

@@ -8,6 +8,7 @@ hidden, and differs from each other place on file systems that ignore case or no
 from __future__ import annotations
 
 import hashlib
+import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -55,6 +56,14 @@ def assign_places(sources: Sequence[Source]) -> list[str]:
             return places
         for i in clashing:
             forms[i] += 1
+
+
+def without_secrets(text: str) -> str:
+    """A URL without what may be secret in it: name, password, query. Other texts stay as they are.
+
+    Of a command's word that holds one, such as ``--endpoint=http://…``, the same.
+    """
+    return re.sub(r"(\w+://)(?:[^/?#\s]*@)?([^?#\s]*)[?#]?.*", r"\1\2", text)
 
 
 def folders_above(key: str) -> list[str]:

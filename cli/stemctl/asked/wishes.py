@@ -48,7 +48,7 @@ class Wishes(BaseModel):
 def read_wishes(said: Mapping[str, str | bool | None], base: Wishes) -> Wishes:
     """The wishes that ``said`` tells by their names; where it has None or nothing, those of base.
 
-    A format that is said without a bit depth has its own default one.
+    Another format that is said without a bit depth has its own default one.
 
     Raises:
         InputError: one cannot be; the message names it.
@@ -62,6 +62,8 @@ def read_wishes(said: Mapping[str, str | bool | None], base: Wishes) -> Wishes:
         changed["format"], changed["bit_depth"] = check_format(
             texts.get("format", base.format.value), texts.get("bit-depth")
         )
+        if "bit-depth" not in given and changed["format"] is base.format:
+            changed["bit_depth"] = base.bit_depth
     wishes = base.model_copy(update=changed)
     if wishes.mono and wishes.format is StemFormat.STEM_MP4:
         raise InputError(f"{wishes.format} is stereo: leave out --mono")

@@ -57,6 +57,8 @@ def quote(
     refused = wish.refusals
     chosen = choose(found.plans, wish.by_hours, budget) if found.plans else None
     shown = worthwhile(found.plans)[:SHOWN]
+    if chosen and chosen not in shown:
+        shown.append(chosen)
     if as_json:
         print_json(
             {

@@ -10,6 +10,11 @@ from stemctl.worker.client import BadResultError, RefusedError, UnreachableError
 NO_SECOND_TRY = frozenset({"not-audio", "cancelled", "empty-range"})
 """Types of a job's error that another worker would not mend."""
 
+NOT_ITS_FAULT = frozenset(
+    {"fetch-failed", "input-too-large", "track-too-long", "too-many-channels", "bad-part"}
+)
+"""Types of a job's error that come of the track: such as a URL that is dead everywhere."""
+
 BUSY = 429
 LOCKED_OUT = frozenset({401, 403})
 LOST = frozenset({404, 410})
@@ -67,6 +72,8 @@ def judge(error: WorkerError | InputError) -> Verdict:
         case JobFailedError(kind="disk-full"):
             return Verdict(aside=True)
         case PartsGoneError():
+            return Verdict(failed=True)
+        case JobFailedError() if error.kind in NOT_ITS_FAULT:
             return Verdict(failed=True)
         case JobFailedError() | DeliveryFailedError():
             return Verdict(failed=True, strike=True)

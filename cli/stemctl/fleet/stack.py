@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 from stemfleet.clouds.trust import trust_only
 
+from stemctl.asked.naming import without_secrets
 from stemctl.engine.ask import ask_engine
 from stemctl.errors import StackError
 
@@ -163,9 +164,19 @@ def _check_ca(ca: str | None, where: str) -> None:
 
 
 def _given(url: str, ca: str | None) -> Endpoint:
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise StackError(f"--endpoint {url}: give a URL such as http://127.0.0.1:8185")
-    name = parts.netloc.rpartition("@")[2] + parts.path.rstrip("/")
+    try:
+        parts = urlsplit(url)
+        known = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        known = False
+    if not known:
+        shown = without_secrets(url)
+        raise StackError(f"--endpoint {shown}: give a URL such as http://127.0.0.1:8185")
+    if parts.username is not None:
+        raise StackError(
+            f"--endpoint {without_secrets(url)}: leave out name and password: a worker takes a "
+            "token, which is read from STEMCTL_TOKEN"
+        )
+    name = parts.netloc + parts.path.rstrip("/")
     own = ca is not None and parts.scheme == "https"
     return Endpoint(slot=name, url=url.rstrip("/"), own_certificate=own, ca=ca if own else None)

@@ -14,15 +14,22 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from pydantic import AnyHttpUrl, TypeAdapter
+
 from stemctl.asked.filter import EVERYTHING, Filter
-from stemctl.asked.naming import Source, assign_places, printable
+from stemctl.asked.naming import Source, assign_places, printable, without_secrets
 from stemctl.asked.wishes import Wishes
 from stemctl.errors import InputError
 from stemctl.inputs.manifest import SUFFIXES as MANIFESTS
 from stemctl.inputs.manifest import read_manifest
 from stemctl.places.bucket import bucket_of
 from stemctl.places.objects import SCHEME, list_objects, object_name
-from stemctl.places.outputs import RECORD
+from stemctl.places.outputs import RECORD, placed_under
+
+NO_AUDIO = "holds no audio that is to be separated"
+
+_URL = TypeAdapter(AnyHttpUrl)
+"""What a worker takes for one."""
 
 
 @dataclass(frozen=True)
@@ -106,11 +113,12 @@ def find_inputs(
     given = [argument for argument in arguments if Path(argument) not in lists]
     rows = [_Row(argument, Path(), wishes, None) for argument in given]
     rows += _rows((*manifests, *lists), wishes)
+    ours = _Ours(out)
     unusable: list[Unusable] = []
     found: dict[str, tuple[_Found, _Row]] = {}
     for row in rows:
         left_out: list[Unusable] = []
-        for item in _find(row, out, only, left_out):
+        for item in _find(row, ours, only, left_out):
             name = item.source.identity
             if name in found and found[name][1].wishes != row.wishes:
                 name = f"{name}\0{row.wishes.model_dump_json()}"
@@ -119,7 +127,7 @@ def find_inputs(
         for bad in left_out:
             told = f"{bad.name} ({row.where})" if row.where else bad.name
             unusable.append(Unusable(told, bad.reason))
-    if not found and not unusable:
+    if not found and all(bad.reason == NO_AUDIO for bad in unusable):
         named = ", ".join(map(str, (*arguments, *manifests)))
         raise InputError(
             (f"no audio in {named}" if named else "nothing was given")
@@ -174,9 +182,9 @@ def _rows(manifests: Sequence[Path], wishes: Wishes) -> list[_Row]:
     return rows
 
 
-def _find(row: _Row, out: Path, only: Filter, unusable: list[Unusable]) -> Iterator[_Found]:
+def _find(row: _Row, ours: _Ours, only: Filter, unusable: list[Unusable]) -> Iterator[_Found]:
     if row.argument.startswith(SCHEME):
-        yield from _objects(row.argument, out, only, unusable)
+        yield from _objects(row.argument, ours, only, unusable)
         return
     if "://" in row.argument:
         url = _url(row.argument, unusable)
@@ -188,18 +196,18 @@ def _find(row: _Row, out: Path, only: Filter, unusable: list[Unusable]) -> Itera
         mode = path.stat().st_mode
     except (OSError, ValueError) as error:
         if any(sign in row.argument for sign in "*?["):
-            yield from _glob(path, out, only, unusable)
+            yield from _glob(path, ours, only, unusable)
         else:
             unusable.append(Unusable(printable(row.argument), _reason(error)))
         return
     if stat.S_ISDIR(mode):
-        yield from _folder(path, out, only, unusable)
+        yield from _folder(path, ours, only, unusable)
     else:
         above = path.absolute().parent.name
         yield from _file(path, Source((), path.name, above, False, ""), unusable)
 
 
-def _glob(pattern: Path, out: Path, only: Filter, unusable: list[Unusable]) -> Iterator[_Found]:
+def _glob(pattern: Path, ours: _Ours, only: Filter, unusable: list[Unusable]) -> Iterator[_Found]:
     """What the shell would have found, had it been let: audio files, with their folders."""
     parts = pattern.parts
     first = next(i for i, part in enumerate(parts) if any(sign in part for sign in "*?["))
@@ -214,15 +222,15 @@ def _glob(pattern: Path, out: Path, only: Filter, unusable: list[Unusable]) -> I
     for path in matches:
         inside = path.relative_to(root).parts[:-1]
         entered = all(only.enters(inside[:i], part) for i, part in enumerate(inside))
-        ours = out.resolve() in path.resolve().parents or (path.parent / RECORD).exists()
-        if path.is_file() and entered and only.takes(inside, path.name) and not ours:
+        made = ours.in_out(path, root) or (path.parent / RECORD).exists() or ours.placed(path)
+        if path.is_file() and entered and only.takes(inside, path.name) and not made:
             there = True
             yield from _file(path, Source(inside, path.name, above, True, ""), unusable)
     if not there:
         unusable.append(Unusable(printable(str(pattern)), "matches no audio: see the pattern"))
 
 
-def _objects(url: str, out: Path, only: Filter, unusable: list[Unusable]) -> Iterator[_Found]:
+def _objects(url: str, ours: _Ours, only: Filter, unusable: list[Unusable]) -> Iterator[_Found]:
     """An object; or, of a bucket or a key that ends in ``/``, all audio below it."""
     try:
         bucket, key = object_name(url)
@@ -233,12 +241,12 @@ def _objects(url: str, out: Path, only: Filter, unusable: list[Unusable]) -> Ite
             return
         above = key.rstrip("/").rpartition("/")[2] or bucket
         listed = list(list_objects(url))
-        ours = tuple(name[: -len(RECORD)] for name, _ in listed if name.endswith(f"/{RECORD}"))
-        into = bucket_of(out)
-        if into is not None and into.name == bucket:
-            ours += (into.key(""),)
+        made = tuple(name[: -len(RECORD)] for name, _ in listed if name.endswith(f"/{RECORD}"))
+        into = bucket_of(ours.out)
+        if into is not None and into.name == bucket and into.key("") != key:
+            made += (into.key(""),)
         for entry, size in listed:
-            if entry.startswith(ours):
+            if entry.startswith(made):
                 continue
             *inside, name = entry.removeprefix(key).split("/")
             whole = f"{SCHEME}{bucket}/{entry}"
@@ -254,10 +262,17 @@ def _objects(url: str, out: Path, only: Filter, unusable: list[Unusable]) -> Ite
 
 
 def _url(argument: str, unusable: list[Unusable]) -> _Found | None:
-    parts = urlsplit(argument)
+    shown = printable(without_secrets(argument))
+    try:
+        parts = urlsplit(argument)
+        if parts.scheme in ("http", "https"):
+            _URL.validate_python(argument)
+    except ValueError:  # and pydantic's, which would show the URL
+        unusable.append(Unusable(shown, "is no URL that can be fetched: see how it is written"))
+        return None
     if parts.scheme not in ("http", "https") or not parts.hostname:
         reason = "only http, https and s3 URLs are fetched: download it, and submit the file"
-        unusable.append(Unusable(printable(argument), reason))
+        unusable.append(Unusable(shown, reason))
         return None
     name = unquote(parts.path.rstrip("/").rpartition("/")[2]) or parts.hostname
     return _Found(Source((), name, parts.hostname, False, argument), url=argument)
@@ -282,26 +297,59 @@ def _file(path: Path, source: Source, unusable: list[Unusable]) -> Iterator[_Fou
         yield _Found(replace(source, identity=str(real)), path=path)
 
 
-def _folder(root: Path, out: Path, only: Filter, unusable: list[Unusable]) -> Iterator[_Found]:
+def _folder(root: Path, ours: _Ours, only: Filter, unusable: list[Unusable]) -> Iterator[_Found]:
     seen: set[tuple[int, int]] = set()
     above = root.resolve().name or "root"
 
     def blocked(error: OSError) -> None:
         unusable.append(Unusable(printable(str(error.filename)), _reason(error)))
 
+    there = False
     for here, folders, files in os.walk(root, onerror=blocked, followlinks=True):
         folder = Path(here)
         about = folder.stat()
         been = (about.st_dev, about.st_ino) in seen
         seen.add((about.st_dev, about.st_ino))
-        if been or RECORD in files or folder.resolve() == out.resolve():
+        if been or RECORD in files or (folder != root and ours.is_out(folder)):
             folders.clear()
             continue
         inside = folder.relative_to(root).parts
         folders[:] = sorted(name for name in folders if only.enters(inside, name))
         for name in sorted(files):
-            if only.takes(inside, name):
+            if only.takes(inside, name) and not ours.placed(folder / name):
+                there = True
                 yield from _file(folder / name, Source(inside, name, above, True, ""), unusable)
+    if not there:
+        unusable.append(Unusable(printable(str(root)), NO_AUDIO))
+
+
+class _Ours:
+    """What stemctl has made, or will: no songs."""
+
+    def __init__(self, out: Path) -> None:
+        self.out = out
+        self._real = os.path.realpath(out)
+        self._placed: dict[Path, frozenset[str]] = {}
+
+    def is_out(self, folder: Path) -> bool:
+        """Whether it is the output folder."""
+        return os.path.realpath(folder) == self._real
+
+    def in_out(self, path: Path, root: Path) -> bool:
+        """Whether a path below ``root`` lies in an output folder that is below it too."""
+        real = Path(os.path.realpath(root))
+        below = real in Path(self._real).parents
+        return below and Path(self._real) in Path(os.path.realpath(path)).parents
+
+    def placed(self, path: Path) -> bool:
+        """Whether a run has put this file here by the user's own pattern."""
+        path = path.absolute()
+        for above in path.parents:
+            if above not in self._placed:
+                self._placed[above] = placed_under(above)
+            if str(path.relative_to(above)) in self._placed[above]:
+                return True
+        return False
 
 
 def _reason(error: OSError | RuntimeError | ValueError) -> str:

@@ -78,7 +78,15 @@ def quoted(arguments: Sequence[str], out: Path, preset: str, stems: str, market:
     """
     named = tuple(name.strip() for name in stems.split(",") if name.strip())
     found = find_inputs(arguments, out, Wishes(preset=preset, stems=named))
+    check_songs(found)
     return quoted_inputs(found, preset, named, market)
+
+
+def check_songs(found: Inputs) -> None:
+    """Raise `InputError` if there is no song among what was found."""
+    if not found.songs:
+        why = "; ".join(f"{one.name} {one.reason}" for one in found.unusable)
+        raise InputError(f"there is nothing to separate: {why}")
 
 
 def quoted_inputs(

@@ -196,6 +196,17 @@ def record_place(track: Track) -> str:
     return f"{RECORDS}/{hashlib.sha256(fold(track.place).encode()).hexdigest()[:32]}.json"
 
 
+def placed_under(folder: Path) -> frozenset[str]:
+    """The files that runs into a folder have put there by users' own patterns; blocks."""
+    places: list[str] = []
+    for path in (folder / RECORDS).glob("*.json"):
+        try:
+            places += Record.model_validate_json(path.read_bytes()).places
+        except (OSError, ValidationError):
+            continue
+    return frozenset(places)
+
+
 def _size(path: Path) -> int | None:
     try:
         return path.stat().st_size

@@ -13,7 +13,7 @@ from stemctl.asked.wishes import Wishes, read_wishes
 from stemctl.errors import CloudsError, InputError
 from stemctl.fleet.stack import find_project
 from stemctl.inputs.find import find_inputs
-from stemctl.money.market import ask_market, clouds_of, quoted_inputs
+from stemctl.money.market import ask_market, check_songs, clouds_of, quoted_inputs
 from stemctl.money.quote import choose, in_words
 from stemctl.places.bucket import shown
 from stemctl.rented.ephemeral import Order, new_name
@@ -53,9 +53,7 @@ def make_order(
     wanted = {**said, "preset": preset}
     wishes = read_wishes(wanted, Wishes())
     found = find_inputs(inputs, out, wishes)
-    if not found.songs:
-        why = "; ".join(f"{one.name} {one.reason}" for one in found.unusable)
-        raise InputError(f"there is nothing to separate: {why}")
+    check_songs(found)
     folder = find_project(project)
     groups: list[dict[str, Any]] = []
     words: list[str] = []

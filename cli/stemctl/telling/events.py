@@ -86,7 +86,9 @@ def open_events(place: str) -> Iterator[Events]:
         yield Events(sys.stdout)
         return
     try:
-        out = Path(place).open("w", encoding="utf-8")  # noqa: SIM115 (closed below)
+        out = Path(place).open(  # noqa: SIM115 (closed below)
+            "w", encoding="utf-8", errors="backslashreplace"
+        )
     except OSError as error:
         raise InputError(f"--events {place} cannot be written: {error.strerror}") from error
     with out:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 import sqlite3
 import sys
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from stemctl.asked.naming import printable, without_secrets
 from stemctl.dispatch.report import End
 from stemctl.errors import InputError
 from stemctl.places.staging import is_live
@@ -21,8 +22,8 @@ Row = dict[str, Any]
 
 def command_line() -> str:
     """This program's command line; of URLs without what may be secret in them."""
-    words = [re.sub(r"(\w+://)(?:[^/@\s]*@)?([^?#\s]*)[?#]?.*", r"\1\2", w) for w in sys.argv[1:]]
-    return shlex.join(["stemctl", *words])
+    words = [without_secrets(word) for word in sys.argv[1:]]
+    return printable(shlex.join(["stemctl", *words]))
 
 
 @dataclass(frozen=True)
@@ -59,9 +60,11 @@ def read_run(out: Path, number: int | None) -> Run:
         InputError: there is no such run, or no ledger, or it cannot be read.
     """
     with _reading(out) as db:
-        row = db.execute(
-            "SELECT * FROM runs WHERE run = coalesce(?, (SELECT max(run) FROM runs))", [number]
-        ).fetchone()
+        row = None
+        with suppress(OverflowError):  # SQLite's numbers end somewhere
+            row = db.execute(
+                "SELECT * FROM runs WHERE run = coalesce(?, (SELECT max(run) FROM runs))", [number]
+            ).fetchone()
         if row is None:
             raise InputError(f"there is no run {number} in {out}: see `stemctl runs`")
         tables = {

@@ -174,7 +174,7 @@ class Ledger:
 
     def ended(self, outcome: Outcome) -> None:
         """A track has ended."""
-        place = outcome.place or outcome.name
+        place = outcome.place or f"/{outcome.name}"  # what no track has
         facts = {
             "name": outcome.name,
             "state": outcome.end.value,

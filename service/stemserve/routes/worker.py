@@ -44,7 +44,7 @@ def status(worker: Worker) -> Status:
     return Status(
         models_ready=_unready(worker) is None,
         active_jobs=worker.store.count(JobStatus.RUNNING),
-        completed_jobs=worker.store.count(JobStatus.COMPLETED),
+        completed_jobs=worker.runner.metrics.completed,
         uptime_seconds=time.monotonic() - _STARTED,
         pending_jobs=worker.store.count(JobStatus.PENDING),
         queue_limit=worker.settings.queue_limit,

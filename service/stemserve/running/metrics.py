@@ -42,6 +42,8 @@ class Metrics:
         self._registry = CollectorRegistry()
         self._at: tuple[str, str, float] | None = None
         self._inference_s = 0.0
+        self.completed = 0
+        """Jobs, since the worker started."""
         self._ended: deque[Hashable] = deque(maxlen=_REMEMBERED)
 
         def counter(name: str, says: str, *labels: str) -> Counter:
@@ -87,6 +89,7 @@ class Metrics:
             return
         self._ended.append(end)
         if job.status is JobStatus.COMPLETED:
+            self.completed += 1
             self._jobs.labels(JobStatus.COMPLETED).inc()
             if self._at is not None and self._at[0] == job.job_id and self._inference_s:
                 seconds = job.duration_seconds or 0.0
