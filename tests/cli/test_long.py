@@ -45,7 +45,9 @@ def test_parts_are_found_again_and_half_of_one_is_not(tmp_path: Path) -> None:
 
 def test_an_end_that_was_estimated_is_put_right(tmp_path: Path) -> None:
     track = LongTrack.begin(tmp_path / "track", about(end=100))
+    track.claims = {"mine": Span(50, 100), "another's": Span(0, 50)}
     track.settle_end(90)
+    assert track.claims == {"mine": Span(50, 90), "another's": Span(0, 50)}
     again = LongTrack.found(tmp_path / "track")
     assert again is not None
     assert again.missing() == [Span(0, 90)]

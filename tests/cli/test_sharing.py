@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
@@ -240,15 +241,61 @@ def test_a_worker_that_answers_again_comes_back(
     assert {outcome.worker for outcome in report.outcomes} == {slot(w) for w in workers}
 
 
-def test_parts_that_were_spoiled_on_the_disk_are_made_again(tmp_path: Path, out: Path) -> None:
+@pytest.mark.parametrize("lost", [False, True])
+def test_parts_that_were_spoiled_on_the_disk_are_made_again(
+    tmp_path: Path, out: Path, *, lost: bool
+) -> None:
     songs = Songs(tmp_path / "in", long=HOUR)
     with emulated_workers([4], SCALE / 2) as workers:
         with submitting(command(songs, out, workers), None) as process:
             eventually(lambda: len(parts_home(out)) > 3)
             process.kill()
             process.wait()
-        (parts_home(out)[0] / "vocals.wav").write_bytes(b"")
+        spoiled = parts_home(out)[0] / "vocals.wav"
+        if lost:
+            spoiled.unlink()
+        else:
+            spoiled.write_bytes(b"")
         answer = stemctl(*command(songs, out, workers))
     assert answer.code == 0, answer.err
     songs.check(out)
-    assert "do not fit" in answer.err
+    assert lost or "do not fit" in answer.err
+
+
+def test_a_song_that_is_changed_while_it_is_shared_is_not_spliced(
+    tmp_path: Path, out: Path
+) -> None:
+    songs = Songs(tmp_path / "in", long=2 * HOUR)
+    path = songs.folder / "long.wav"
+    with emulated_workers([4, 1], SCALE) as workers, submitting(
+        command(songs, out, workers), None
+    ) as process:  # fmt: skip
+        eventually(lambda: len(parts_home(out)) > 3)
+        content = path.read_bytes()
+        changed = content[:44] + bytes(byte ^ 85 for byte in content[44:])
+        path.write_bytes(changed)
+        workers[0].process.kill()
+        answer = finish(process)
+    assert answer.code == 0, answer.err + answer.out
+    assert "it was changed while it was separated" in answer.err
+    songs.digests["long"] = hashlib.sha256(changed).hexdigest()
+    songs.check(out)
+
+
+def test_a_track_survives_all_workers_but_one(tmp_path: Path, out: Path) -> None:
+    songs = Songs(tmp_path / "in", long=5 * HOUR)
+    with emulated_workers([2, 2, 2, 2], SCALE) as workers, submitting(
+        command(songs, out, workers), None
+    ) as process:  # fmt: skip
+
+        def busy() -> int:
+            told = [httpx.get(f"{one.url}/status", trust_env=False).json() for one in workers]
+            return sum(one["active_jobs"] for one in told)
+
+        eventually(lambda: len(parts_home(out)) > 3 and busy() == 4)
+        for worker in workers[:3]:
+            worker.process.kill()
+        answer = finish(process)
+    assert answer.code == 0, answer.err
+    songs.check(out)
+    assert len(answer.json["set_aside"]) == 3

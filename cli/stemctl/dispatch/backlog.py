@@ -56,7 +56,7 @@ class Backlog:
                     trip.errand.trips.append(trip)
                     trip.errand.told += 1
                     return trip
-                if not self.trips and not any(self._may(member, e) for e in self.waiting):
+                if not self.trips and not any(self._could(member, e) for e in self.waiting):
                     break
                 with anyio.move_on_after(LOOK_EVERY_S if member.idle else None):
                     await self._changed.wait()
@@ -71,9 +71,7 @@ class Backlog:
             errand.trips.remove(trip)
             if errand.long is not None:
                 errand.long.claims.pop(trip, None)
-            comes = any(one.stage == "downloading" for one in errand.trips)
-            free = not errand.trips or (errand.long is not None and not comes)
-            if free and not errand.ended:
+            if _is_free(errand) and not errand.ended:
                 self._wait(errand)
             elif errand.ended and errand.long is not None and errand in self.waiting:
                 self.waiting.remove(errand)
@@ -101,12 +99,16 @@ class Backlog:
         if errand not in self.waiting:
             insort(self.waiting, errand, key=_shortness)
 
+    def _could(self, member: Member, errand: Errand) -> bool:
+        """Whether it may come to do it, be it after all others."""
+        return errand.track.wanted.preset in member.serves and self._affords(member, errand)
+
     def _may(self, member: Member, errand: Errand) -> bool:
-        if errand.track.wanted.preset not in member.serves or not self._affords(member, errand):
+        if not self._could(member, errand):
             return False
         if not errand.tried:
             return not member.aside
-        able = self._crew.able(errand.track)
+        able = [one for one in self._crew.able(errand.track) if self._affords(one, errand)]
         untried = {one.slot for one in able} - set(errand.tried)
         return member in able and (member.slot in untried or not untried)
 
@@ -183,6 +185,16 @@ class Backlog:
         helper = Trip(trip.errand, member, missing[0])
         long.claims[helper] = missing[0]
         return helper
+
+
+def _is_free(errand: Errand) -> bool:
+    """Whether there is something of it that nobody is at."""
+    long = errand.long
+    if long is None or not errand.trips:
+        return not errand.trips
+    if any(one.stage == "downloading" for one in errand.trips):
+        return False
+    return bool(long.missing()) or all(one in long.claims for one in errand.trips)
 
 
 def _shortness(errand: Errand) -> float:

@@ -68,6 +68,9 @@ class Carrier:
             origin = await read_origin(trip, self._watcher)
             key = job_name(trip.track, origin)
             await self._take_up(trip, key)
+            if errand.long is not None and errand.long.folder != self._staging.parts(key):
+                with _forgetting(trip):
+                    raise NoWavError("it was changed while it was separated")
             long = errand.long
             if long and not long.missing() and self._joins_here(trip):
                 return await self._join(trip, origin, None)
@@ -81,6 +84,8 @@ class Carrier:
         try:
             with self._keeping():
                 job = await computed(trip, str(request.job_id), self._watcher, follower)
+            if job is not None and trip.span is not None:
+                raise WorkerError(f"worker {trip.slot}: a part of it ended without all segments")
             if job is not None:
                 await lanes.downloading.acquire()
         finally:

@@ -100,6 +100,8 @@ class Member:
     aside: str | None = None
     """Why it gets no more tracks."""
     may_return: bool = False
+    unleft: list[str] = field(default_factory=list)
+    """Jobs that nobody wants any more, and that it could not be told of."""
     gone: bool = False
     """It is not in the fleet any more, and costs nothing."""
     speed: float | None = None

@@ -26,7 +26,7 @@ from stemctl.dispatch.long import LongTrack
 from stemctl.dispatch.long import Part as Home
 from stemctl.dispatch.trip import transferred
 from stemctl.dispatch.watch import Watcher
-from stemctl.errors import WorkerError
+from stemctl.errors import InputError, WorkerError
 from stemctl.places.bucket import Bucket
 from stemctl.places.objects import list_objects, look_at_object, remove_object, sign
 from stemctl.places.outputs import RECORDS
@@ -95,35 +95,34 @@ async def withdraw(trip: Trip, long: LongTrack, watcher: Watcher) -> list[Part]:
     wanted = await to_thread.run_sync(lambda: list(_deposits(long)))
     lost: list[Home] = [home for home, _, kept in wanted if kept is None]
     done = 0
-    failures: list[WorkerError] = []
+    failures: list[WorkerError | InputError] = []
     limit = anyio.CapacityLimiter(AT_ONCE)
 
     async def fetch(home: Home, kept: Deposit) -> None:
         nonlocal done
-        async with limit:
-            try:
+        try:
+            async with limit:
                 state = await _fetched(trip, kept)
-            except WorkerError as error:
-                failures.append(error)
-                fetching.cancel_scope.cancel()
-                return
+            if state.status is FetchStatus.FAILED:
+                there = await to_thread.run_sync(look_at_object, kept.url)
+                spoiled = state.error_type == "digest-mismatch"
+                if not spoiled and there is not None and there.size == kept.size:
+                    raise WorkerError(f"worker {trip.slot}: {kept.url}: {state.error}")
+                lost.append(home)
+        except (WorkerError, InputError) as error:  # the group would wrap it
+            failures.append(error)
+            fetching.cancel_scope.cancel()
+            return
         done += 1
         trip.at("uploading", done / len(wanted))
         watcher.moved(trip)
-        if state.status is FetchStatus.FAILED:
-            there = await to_thread.run_sync(look_at_object, kept.url)
-            spoiled = state.error_type == "digest-mismatch"
-            if spoiled or there is None or there.size != kept.size:
-                lost.append(home)
-            else:
-                failures.append(WorkerError(f"worker {trip.slot}: {kept.url}: {state.error}"))
 
     async with anyio.create_task_group() as fetching:
         for home, _, kept in wanted:
             if kept is not None:
                 fetching.start_soon(fetch, home, kept)
     if lost:
-        for home in {home.span: home for home in lost}.values():
+        for home in lost:
             await to_thread.run_sync(long.drop, home)
         raise PartsGoneError(f"parts of {trip.track.name} are no longer in the bucket")
     if failures:

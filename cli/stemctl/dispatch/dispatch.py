@@ -108,6 +108,8 @@ class Dispatch:
         """A worker that was set aside is well again."""
         member.aside, member.strikes, member.may_return = None, 0, False
         self.report.set_aside.pop(member.slot, None)
+        while member.unleft:
+            self._say_goodbye(self._leave, member, member.unleft.pop())
         self._watcher.joined(member.worker.endpoint)
         if self._serving is not None:
             self._serving.start_soon(self._serve, member)
@@ -181,6 +183,7 @@ class Dispatch:
                     self._end(_outcome(errand, End.DONE, ", ".join(errand.bearers)))
                 elif hindrance is not None:
                     await self._hindered(trip, hindrance)
+                    await self._leave_at_once(trip)
                 for other in _superfluous(errand):
                     other.scope.cancel()
                 await self._backlog.over(trip)
@@ -190,6 +193,12 @@ class Dispatch:
                     self._say_goodbye(self._cancel, *errand.jobs[-1])
             if errand.long is None or errand.ended:
                 self._leave_all(errand)
+
+    async def _leave_at_once(self, trip: Trip) -> None:
+        """Leave a job that may still run, before another trip finds it and sees it cancelled."""
+        if trip.job_id is not None and not trip.member.may_return:
+            await self._leave(trip.member, trip.job_id)
+            trip.job_id = None
 
     def _leave_all(self, errand: Errand) -> None:
         """Let the workers forget the jobs of trips that are over.
@@ -202,7 +211,9 @@ class Dispatch:
     def _say_goodbye(
         self, how: Callable[[Member, str], Coroutine[Any, Any, None]], member: Member, job_id: str
     ) -> None:
-        if self._byes is not None and not member.may_return:  # else it does not answer
+        if member.may_return:  # it does not answer
+            member.unleft.append(job_id)
+        elif self._byes is not None:
             self._byes.start_soon(how, member, job_id)
 
     async def _cancel(self, member: Member, job_id: str) -> None:
@@ -228,14 +239,16 @@ class Dispatch:
             if now - member.busy_since > BUSY_FOR_S:
                 await self._set_aside(member, str(error), may_return=True)
             return
-        (errand.failed if verdict.failed else errand.missed).append(member.slot)
+        failed = verdict.failed and not (verdict.may_return and trip.bore)  # it has not died of it
+        (errand.failed if failed else errand.missed).append(member.slot)
         member.strikes += verdict.strike
         if verdict.aside or member.strikes >= STRIKES:
             await self._set_aside(member, str(error), may_return=verdict.may_return)
         if errand.ended or errand.homing is not None:
             return
         given_up = len(errand.failed) >= TRIES or len(errand.missed) >= MISSES
-        if verdict.hopeless or given_up:
+        others = [one for one in errand.trips if one is not trip]
+        if verdict.hopeless or (given_up and not others):
             errand.ended = True
             slot = None if isinstance(error, InputError) else trip.slot
             self._end(_outcome(errand, End.FAILED, slot, str(error)))

@@ -69,11 +69,11 @@ class LongTrack:
     @classmethod
     def begin(cls, folder: Path, about: About) -> LongTrack:
         """A track of which nothing is home yet; blocks, may raise OSError."""
-        folder.mkdir(parents=True, exist_ok=True)
-        new = folder / f"{ABOUT}.new"
-        new.write_text(about.model_dump_json())
-        new.replace(folder / ABOUT)
-        return cls(folder, about)
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        track = cls(folder, about)
+        track._write()
+        return track
 
     @classmethod
     def found(cls, folder: Path) -> LongTrack | None:
@@ -85,8 +85,12 @@ class LongTrack:
         track = cls(folder, about)
         for path in folder.iterdir():
             start, _, end = path.name.partition("-")
-            if start.isdigit() and end.isdigit() and len(list(path.iterdir())) == len(about.stems):
+            if not start.isdigit() or not end.isdigit():
+                continue
+            if {one.stem for one in path.iterdir()} == set(about.stems):
                 track._take(Span(int(start), int(end)))
+            else:  # somebody has been there
+                shutil.rmtree(path, ignore_errors=True)
         return track
 
     @property
@@ -96,9 +100,19 @@ class LongTrack:
 
     def settle_end(self, end_frame: int) -> None:
         """The track's end is known exactly now; until then it was an estimate."""
-        if end_frame != self.about.end_frame:
-            self.about = self.about.model_copy(update={"end_frame": end_frame})
-            (self.folder / ABOUT).write_text(self.about.model_dump_json())
+        before = self.about.end_frame
+        if end_frame == before:
+            return
+        self.about = self.about.model_copy(update={"end_frame": end_frame})
+        for owner, claim in self.claims.items():
+            if claim.end == before:
+                self.claims[owner] = Span(claim.start, end_frame)
+        self._write()
+
+    def _write(self) -> None:
+        new = self.folder / f"{ABOUT}.new"
+        new.write_text(self.about.model_dump_json())
+        new.replace(self.folder / ABOUT)
 
     def staged(self, span: Span, owner: str) -> Path:
         """A fresh folder for a part that is on its way; blocks, may raise OSError."""
@@ -137,6 +151,8 @@ class LongTrack:
 
     def drop(self, part: Part) -> None:
         """Forget a part, which is missing again then; blocks."""
+        if part not in self.parts:
+            return
         self.parts.remove(part)
         shutil.rmtree(self.folder / f"{part.span.start}-{part.span.end}", ignore_errors=True)
 

@@ -193,7 +193,6 @@ class Follower:
         trip = self._trip
         if over and long.claims[trip].end == long.whole.end:
             await to_thread.run_sync(long.settle_end, told.end_frame)
-            long.claims[trip] = Span(long.claims[trip].start, told.end_frame)
         for segment in told.segments:
             span = Span(segment.start_frame, segment.end_frame)
             if span.start >= long.claims[trip].end or long.missing(span) != [span]:

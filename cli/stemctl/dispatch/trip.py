@@ -150,6 +150,8 @@ async def computed(trip: Trip, job_id: str, watcher: Watcher, follow: Follow) ->
         trip.at("waiting" if waits else "computing", job.details.percent / 100)
         watcher.moved(trip)
         if await follow(job):
+            if trip.fraction > SHOWS:
+                trip.member.learn(trip.fraction * trip.asked, trip.took)
             return None
         if job.status is JobStatus.COMPLETED:
             trip.member.learn(trip.asked, trip.took)
