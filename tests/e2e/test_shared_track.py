@@ -221,6 +221,7 @@ def test_parts_in_a_bucket_outlive_workers_and_runs_and_never_come_here(
     asked = sum(
         trip["end_frame"] - trip["start_frame"]
         for trip in told["trips"]
-        if trip["start_frame"] is not None
+        if trip["bore"] and trip["start_frame"] is not None
     )
-    assert 0 < asked <= (SONG_S / 2 - (len(kept) // 2 - 3) * SEGMENT_S) * RATE
+    # Two parts were lost, and what each of the killed was just putting is not known as whole.
+    assert 0 < asked <= (SONG_S / 2 - (len(kept) // 2 - 4) * SEGMENT_S) * RATE
