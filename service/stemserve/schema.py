@@ -23,7 +23,7 @@ MAX_SECONDS = 1e6
 
 MAX_FRAMES = 2**53
 MAX_PARTS = 1024
-"""As many parts a request can hold: of five stems, four hours in pieces of five minutes."""
+"""As many parts a request can hold: of five stems, 17 hours in pieces of five minutes."""
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 """Content name of an input: SHA-256 of its bytes, in lower-case hex."""

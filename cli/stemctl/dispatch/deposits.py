@@ -6,7 +6,6 @@ lie in a hidden folder of the bucket for as long as their track is not done.
 
 from __future__ import annotations
 
-import hashlib
 import secrets
 from collections.abc import Iterable, Iterator
 from functools import partial
@@ -17,7 +16,6 @@ from anyio import to_thread
 from pydantic import BaseModel, ConfigDict, ValidationError
 from stemserve.schema import BitDepth, Fetch, FetchStatus, Part, Segment, Segments
 
-from stemctl.asked.naming import fold
 from stemctl.asked.track import Track
 from stemctl.dispatch.crew import Trip
 from stemctl.dispatch.delivery import put_object
@@ -29,7 +27,7 @@ from stemctl.dispatch.watch import Watcher
 from stemctl.errors import InputError, WorkerError
 from stemctl.places.bucket import Bucket
 from stemctl.places.objects import list_objects, look_at_object, remove_object, sign
-from stemctl.places.outputs import RECORDS
+from stemctl.places.outputs import RECORDS, hidden_name
 from stemctl.worker.client import BadResultError
 
 PARTS = f"{RECORDS}/parts"
@@ -68,7 +66,7 @@ async def deposit(
     # Whoever else brings the same must not write over it.
     name = f"{segment.start_frame}-{segment.end_frame}-{secrets.token_hex(4)}"
     for stem in told.stems:
-        url = bucket.url(f"{PARTS}/{_name(trip.track)}/{name}/{stem}.wav")
+        url = bucket.url(f"{PARTS}/{hidden_name(trip.track)}/{name}/{stem}.wav")
         state = await put_object(
             trip,
             url,
@@ -141,14 +139,10 @@ async def withdraw(trip: Trip, long: LongTrack, watcher: Watcher) -> list[Part]:
 
 def remove_parts(bucket: Bucket, tracks: Iterable[Track]) -> None:
     """Remove what lies in the bucket of the parts of some tracks; blocks, raises `InputError`."""
-    folders = tuple(bucket.key(f"{PARTS}/{_name(track)}/") for track in tracks)
+    folders = tuple(bucket.key(f"{PARTS}/{hidden_name(track)}/") for track in tracks)
     for key, _ in list(list_objects(bucket.url(f"{PARTS}/"))):
         if key.startswith(folders):
             remove_object(bucket.url_of(key))
-
-
-def _name(track: Track) -> str:
-    return hashlib.sha256(fold(track.place).encode()).hexdigest()[:32]
 
 
 def _deposits(long: LongTrack) -> Iterator[tuple[Home, str, Deposit | None]]:

@@ -213,7 +213,7 @@ def _glob(pattern: Path, ours: _Ours, only: Filter, unusable: list[Unusable]) ->
     first = next(i for i, part in enumerate(parts) if any(sign in part for sign in "*?["))
     root = Path(*parts[:first])
     above = root.resolve().name or "root"
-    there = False
+    there, out = False, ours.out_below(root)
     try:
         matches = sorted(root.glob(str(Path(*parts[first:]))))
     except ValueError as error:
@@ -222,7 +222,9 @@ def _glob(pattern: Path, ours: _Ours, only: Filter, unusable: list[Unusable]) ->
     for path in matches:
         inside = path.relative_to(root).parts[:-1]
         entered = all(only.enters(inside[:i], part) for i, part in enumerate(inside))
-        made = ours.in_out(path, root) or (path.parent / RECORD).exists() or ours.placed(path)
+        made = (path.parent / RECORD).exists() or ours.placed(path)
+        if out is not None and out in Path(os.path.realpath(path)).parents:
+            made = True
         if path.is_file() and entered and only.takes(inside, path.name) and not made:
             there = True
             yield from _file(path, Source(inside, path.name, above, True, ""), unusable)
@@ -335,11 +337,10 @@ class _Ours:
         """Whether it is the output folder."""
         return os.path.realpath(folder) == self._real
 
-    def in_out(self, path: Path, root: Path) -> bool:
-        """Whether a path below ``root`` lies in an output folder that is below it too."""
-        real = Path(os.path.realpath(root))
-        below = real in Path(self._real).parents
-        return below and Path(self._real) in Path(os.path.realpath(path)).parents
+    def out_below(self, root: Path) -> Path | None:
+        """The output folder's real path, if it lies below ``root``."""
+        out = Path(self._real)
+        return out if Path(os.path.realpath(root)) in out.parents else None
 
     def placed(self, path: Path) -> bool:
         """Whether a run has put this file here by the user's own pattern."""

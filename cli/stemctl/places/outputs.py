@@ -193,7 +193,12 @@ def record_place(track: Track) -> str:
     """Where a track's record lies, under the output folder."""
     if track.own_folder:
         return f"{track.place}/{RECORD}"
-    return f"{RECORDS}/{hashlib.sha256(fold(track.place).encode()).hexdigest()[:32]}.json"
+    return f"{RECORDS}/{hidden_name(track)}.json"
+
+
+def hidden_name(track: Track) -> str:
+    """What is kept of a track under `RECORDS` is called so: a name of its own, of one length."""
+    return hashlib.sha256(fold(track.place).encode()).hexdigest()[:32]
 
 
 def placed_under(folder: Path) -> frozenset[str]:
