@@ -110,7 +110,7 @@ def test_jobs_logs_and_cancel(worker: RunningWorker, both: list[str]) -> None:
 def test_following_a_log_ends_with_the_job(worker: RunningWorker) -> None:
     held = post(worker, "hold", "held-2")
     eventually(lambda: status_of(worker, held), lambda status: status == "running")
-    (worker.data_dir / "jobs" / held / "go").touch()
+    worker.let_go(held)
     log = stemctl("logs", held, "--follow", "--json", *endpoints(worker.url)).json
     assert log["status"] == "completed"
 

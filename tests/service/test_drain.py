@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 
 from tests.service.test_faults import halfway
-from tests.service.test_jobs import is_problem, let_go
+from tests.service.test_jobs import is_problem
 from tests.service.worker import (
     STAND_IN,
     RunningWorker,
@@ -41,7 +41,7 @@ def test_what_runs_may_end_and_what_waits_is_kept(data_dir: Path) -> None:
             is_problem(refused, 503, "worker-ending")
             assert int(refused.headers["retry-after"]) > 0
             assert client.get(f"/job/{held}").json()["status"] == "running"
-            let_go(worker, held)
+            worker.let_go(held)
         assert worker.process.wait(60) == 0
     with running_worker(data_dir, separation_command=STAND_IN) as again, again.client() as client:
         assert client.get(f"/job/{held}").json()["status"] == "completed"
@@ -59,7 +59,7 @@ def test_what_does_not_end_in_time_is_handed_back(data_dir: Path) -> None:
         assert worker.process.wait(60) == 0
     with running_worker(data_dir, separation_command=STAND_IN) as again, again.client() as client:
         until(client, held, "running")
-        let_go(again, held)
+        again.let_go(held)
         assert ended(client, held)["status"] == "completed"
 
 

@@ -61,11 +61,6 @@ def following(client: httpx.Client, job_id: str, last: str | None = None) -> Ite
         yield Followed(answer)
 
 
-def let_go(worker: RunningWorker, job_id: str) -> None:
-    """End the waiting of a job that holds."""
-    (worker.data_dir / "jobs" / job_id / "go").touch()
-
-
 def test_a_job_is_followed_to_its_end(worker: RunningWorker, client: httpx.Client) -> None:
     job_id = post(client, b"hold followed", job_id="followed")
     until(client, job_id, "running")
@@ -73,7 +68,7 @@ def test_a_job_is_followed_to_its_end(worker: RunningWorker, client: httpx.Clien
         first = next(events)
         assert first.job_id == job_id
         assert first.status in (JobStatus.PENDING, JobStatus.RUNNING)
-        let_go(worker, job_id)
+        worker.let_go(job_id)
         *_, last = events
     assert last.status is JobStatus.COMPLETED
     assert last.details.percent == 100
@@ -94,7 +89,7 @@ def test_who_comes_back_is_told_nothing_twice(worker: RunningWorker, client: htt
         while next(events).details.percent < 50:
             pass
     with following(client, job_id, events.ids[-1]) as again:
-        let_go(worker, job_id)
+        worker.let_go(job_id)
         assert next(again).status is JobStatus.COMPLETED
     assert again.ids[0] not in events.ids
 
@@ -113,7 +108,7 @@ def test_ids_hold_over_a_restart_of_the_worker(data_dir: Path) -> None:
         second.wait_ready()
         until(client, job_id, "running")
         with following(client, job_id, events.ids[-1]) as again:
-            let_go(second, job_id)
+            second.let_go(job_id)
             *_, last = again
     assert last.status is JobStatus.COMPLETED
     assert not set(again.ids) & set(events.ids[:-1])
@@ -153,7 +148,7 @@ def test_many_follow_one_job(worker: RunningWorker) -> None:
         for _ in range(FOLLOWERS):
             assert begun.acquire(timeout=60)
         assert client.get("/health").status_code == 200
-        let_go(worker, job_id)
+        worker.let_go(job_id)
         assert {future.result() for future in futures} == {JobStatus.COMPLETED}
 
 

@@ -49,7 +49,7 @@ def test_the_api_killed_in_mid_job(worker: RunningWorker, client: httpx.Client) 
     worker.kill()
     eventually(orphan.is_running, lambda runs: not runs)
     with running_worker(worker.data_dir, separation_command=STAND_IN) as again:
-        (worker.data_dir / "jobs" / job_id / "go").touch()
+        again.let_go(job_id)
         with again.client() as client_again:
             assert ended(client_again, job_id)["status"] == "completed"
             assert ended(client_again, waiting)["status"] == "completed"
@@ -59,7 +59,7 @@ def test_the_separation_killed_in_mid_job(worker: RunningWorker, client: httpx.C
     job_id = post(client, b"hold")
     halfway(client, job_id)
     worker.separation().kill()
-    (worker.data_dir / "jobs" / job_id / "go").touch()
+    worker.let_go(job_id)
     assert ended(client, job_id)["status"] == "completed"
     assert "attempt 1 of 3" in client.get(f"/job/{job_id}/logs").json()["logs"]
 

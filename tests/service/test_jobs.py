@@ -24,11 +24,6 @@ def is_problem(answer: httpx.Response, status: int, word: str) -> dict[str, Any]
     return body
 
 
-def let_go(worker: RunningWorker, job_id: str) -> None:
-    """End the waiting of a job that was ordered to hold."""
-    (worker.data_dir / "jobs" / job_id / "go").touch()
-
-
 def test_a_job_runs_and_its_results_can_be_had(client: httpx.Client) -> None:
     job_id = post(client, b"copy this", input_name="Größe 1.wav")
     job = ended(client, job_id)
@@ -290,7 +285,7 @@ def test_a_running_job_shows_how_far_it_is(client: httpx.Client, worker: Running
     is_problem(client.get(f"/result/{job_id}"), 400, "not-completed")
     is_problem(client.delete(f"/job/{job_id}"), 400, "job-running")
     assert client.get("/status").json()["active_jobs"] == 1
-    let_go(worker, job_id)
+    worker.let_go(job_id)
     ended(client, job_id)
 
 
@@ -319,9 +314,9 @@ def test_cancel_a_waiting_job_and_post_it_again(
 
 
 def let_go_when_running(client: httpx.Client, worker: RunningWorker, job_id: str) -> None:
-    """As `let_go`, for a job that may still wait."""
+    """As `RunningWorker.let_go`, for a job that may still wait."""
     until(client, job_id, "running")
-    let_go(worker, job_id)
+    worker.let_go(job_id)
 
 
 def test_a_full_queue_says_when_to_come_back(data_dir: Path) -> None:
@@ -336,7 +331,7 @@ def test_a_full_queue_says_when_to_come_back(data_dir: Path) -> None:
             is_problem(answer, 429, "queue-full")
             assert int(answer.headers["retry-after"]) > 0
             assert post(client, b"copy 2") == waiting[1]
-            let_go(worker, running)
+            worker.let_go(running)
             for job_id in waiting:
                 assert ended(client, job_id)["status"] == "completed"
             assert client.post("/job", json=more).status_code == 200

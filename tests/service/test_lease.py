@@ -325,7 +325,7 @@ def test_neither_a_job_nor_an_upload_is_idleness(data_dir: Path) -> None:
             assert [idle() for _ in range(5)] == [0] * 5
             until(client, job, "running")
             assert [idle() for _ in range(5)] == [0] * 5
-            (data_dir / "jobs" / job / "go").touch()
+            worker.let_go(job)
             until(client, job, "completed")
             eventually(idle)
 

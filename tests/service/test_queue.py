@@ -11,7 +11,7 @@ from stemserve.jobs.job import JobContent, resolve
 from stemserve.jobs.store import QueueLimits, Store
 from stemserve.schema import Details, JobRequest, JobStatus, Preset, Tasks
 
-from tests.service.test_jobs import is_problem, let_go
+from tests.service.test_jobs import is_problem
 from tests.service.worker import STAND_IN, ended, post, running_worker, until, upload
 
 LIMITS = QueueLimits(100, 100)
@@ -47,7 +47,7 @@ def test_one_caller_leaves_room_for_the_others(data_dir: Path) -> None:
             assert int(refused.headers["retry-after"]) > 0
             assert posted(3, **two).status_code == 200
             is_problem(posted(4, **two), 429, "queue-full")
-            let_go(worker, held)
+            worker.let_go(held)
             for number in (1, 2, 3):
                 assert ended(client, f"job-{number}")["status"] == "completed"
 

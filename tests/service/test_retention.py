@@ -20,7 +20,7 @@ from stemserve.schema import JobStatus, ResultFile
 from stemserve.settings import Settings
 
 from tests.service.test_disk import SIZE, may_mount, on_a_small_disk, put
-from tests.service.test_jobs import is_problem, let_go
+from tests.service.test_jobs import is_problem
 from tests.service.test_queue import LIMITS, content
 from tests.service.worker import (
     STAND_IN,
@@ -242,7 +242,7 @@ def test_a_repeated_job_is_answered_at_once(worker: RunningWorker, client: httpx
     other = client.post("/job", json={**body, "job_id": "third", "mono": True}).json()
     assert other["status"] == "pending"
     assert separations(worker) == before
-    let_go(worker, held)
+    worker.let_go(held)
     ended(client, "third")
     assert separations(worker) == before + 1
 

@@ -201,7 +201,7 @@ def test_a_worker_that_is_told_to_stop_tells_of_its_last_job(
         job_id = post(client, b"hold to the end", webhook_url=receiver.url("last"))
         until(client, job_id, "running")
         worker.process.terminate()
-        (data_dir / "jobs" / job_id / "go").touch()
+        worker.let_go(job_id)
         assert worker.process.wait(60) == 0
     assert len(receiver.at("last")) == 1
 
