@@ -5,12 +5,18 @@ from __future__ import annotations
 from itertools import accumulate, pairwise
 from pathlib import Path
 
+import anyio
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from stemctl.dispatch.crew import Trip
 from stemctl.dispatch.long import About, LongTrack, Part, Span
 from stemctl.dispatch.sharing import MOST_FRAMES, _grouped
+from stemctl.inputs.plan import make_plan
 from stemserve.schema import BitDepth
+
+from tests.cli.test_plan import backlog_of, song
+from tests.cli.test_wanted import CENTER, status
 
 RATE = 10
 GRID = 300 * RATE
@@ -96,3 +102,38 @@ def test_the_faster_of_two_gets_the_larger_share(tmp_path: Path) -> None:
     assert track.split(owner, 0, (1, 3)) == Span(3 * GRID, 12 * GRID)
     assert track.split(owner, 0, (3, 1)) == Span(9 * GRID, 12 * GRID)
     assert track.split(owner, 11 * GRID + 1, (1, 100)) is None
+
+
+def test_what_joins_the_parts_is_asked_of_one_worker_only(tmp_path: Path) -> None:
+    plan = make_plan([song("one")], {"a": status(CENTER), "b": status(CENTER)}, granted=False)
+
+    async def main() -> Trip | None:
+        backlog, members = backlog_of(plan)
+        front = await backlog.take(members["a"])
+        assert front is not None
+        long = front.errand.long = LongTrack.begin(tmp_path / "track", about(end=2 * GRID))
+        long.claims[front] = Span(0, GRID)
+        await backlog.share(front.errand)
+        rear = await backlog.take(members["b"])
+        assert rear is not None
+        assert rear.span == Span(GRID, 2 * GRID)
+        for span in (Span(0, GRID), rear.span):
+            assert bring(long, span)
+        await backlog.over(front)
+        joining = await backlog.take(members["a"])
+        assert joining is not None
+        assert joining.span is None
+        await backlog.over(rear)
+        taken: list[Trip | None] = []
+
+        async def ask() -> None:
+            taken.append(await backlog.take(members["b"]))
+
+        async with anyio.create_task_group() as asking:
+            asking.start_soon(ask)
+            await anyio.lowlevel.checkpoint()
+            joining.errand.ended = True
+            await backlog.over(joining)
+        return taken[0]
+
+    assert anyio.run(main) is None

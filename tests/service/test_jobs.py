@@ -230,6 +230,17 @@ def test_an_input_goes_with_its_last_job(client: httpx.Client) -> None:
     assert client.get(f"/inputs/{sha256}").status_code == 404
 
 
+def test_a_job_that_is_deleted_counts_as_completed_still(client: httpx.Client) -> None:
+    def completed() -> int:
+        return int(client.get("/status").json()["completed_jobs"])
+
+    before = completed()
+    job_id = post(client, b"copy to be counted")
+    ended(client, job_id)
+    client.delete(f"/job/{job_id}")
+    assert completed() == before + 1
+
+
 def test_no_json_at_all(client: httpx.Client) -> None:
     headers = {"Content-Type": "application/json"}
     is_problem(client.post("/job", content=b"{oops", headers=headers), 422, "invalid-request")
