@@ -49,7 +49,8 @@ class Doing:
 def doing(store: Store) -> Doing:
     """What the worker does, by its jobs. If they cannot be read: nothing that gets further."""
     try:
-        running, waiting = store.running(), store.count(JobStatus.PENDING)
+        # In this order: a job that begins between the two is counted twice, not left out.
+        waiting, running = store.count(JobStatus.PENDING), store.running()
     except (StemserveError, sqlite3.Error, ValueError) as error:
         _log.debug("the jobs cannot be read: %s", error)
         return Doing(waiting=1, running=0)

@@ -154,24 +154,24 @@ def test_doctor_says_of_each_worker_what_is_wrong(worker: RunningWorker, both: l
 def test_a_terminal_sees_bars(worker: RunningWorker, tmp_path: Path) -> None:
     (tmp_path / "song.wav").write_text("copy")
     ours, theirs = pty.openpty()
-    done = subprocess.run(
+    seen = b""
+    with subprocess.Popen(
         [STEMCTL, "submit", "song.wav", "--format", "flac", *endpoints(worker.url)],
         cwd=tmp_path,
         env=environment() | {"TERM": "xterm"},
         stderr=theirs,
         stdout=subprocess.PIPE,
         text=True,
-        timeout=60,
-    )
-    os.close(theirs)
-    seen = b""
-    try:
-        while piece := os.read(ours, 65536):
-            seen += piece
-    except OSError:  # Linux's way to say that the other end is closed
-        pass
+    ) as process:
+        os.close(theirs)
+        try:
+            while piece := os.read(ours, 65536):
+                seen += piece
+        except OSError:  # Linux's way to say that the other end is closed
+            pass
+        shown, _ = process.communicate(timeout=60)
     os.close(ours)
-    assert done.returncode == 0
+    assert process.returncode == 0
     assert "1 of 1 tracks" in seen.decode()
     assert worker.url.removeprefix("http://") in seen.decode()
-    assert "song.wav" in done.stdout
+    assert "song.wav" in shown

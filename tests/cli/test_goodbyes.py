@@ -1,4 +1,4 @@
-"""Jobs that nobody wants any more: workers forget them, and no other try is hit by that."""
+"""Workers that come back, and jobs of which they could not be told, or are told too late."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import anyio
 import httpx
 import pytest
 from stemctl.asked.wishes import Wishes
-from stemctl.dispatch import lookout
-from stemctl.dispatch.report import Report
+from stemctl.dispatch import crew, lookout
+from stemctl.dispatch.report import End, Report
 from stemctl.errors import WorkerError
 from stemctl.fleet.stack import find_fleet
 from stemctl.inputs.find import find_inputs
 from stemctl.run import Asked, run
 from stemctl.worker.client import UnreachableError, Worker
-from stemserve.schema import BitDepth, Deleted, Job, JobCreated, JobRequest
+from stemserve.schema import BitDepth, Deleted, Job, JobCreated, JobRequest, JobStatus
 
 from tests.cli.test_sharing import SCALE, Songs, slot
 from tests.workers.fleet import Emulated, emulated_workers
@@ -89,3 +89,56 @@ def test_a_worker_that_comes_back_is_told_what_nobody_wants_any_more(
     assert report.set_aside == {}
     songs.check(out)
     assert [answer.status_code for answer in left] == [404, 404]
+
+
+def test_a_network_that_is_gone_for_a_while_costs_no_work(
+    tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lookout, "SOON_S", 0.2)
+    songs = Songs(tmp_path / "in", one=60, two=61, three=62)
+    asks, cancels = Worker.job, Worker.cancel
+    lost: list[str] = []
+    cancelled: list[str] = []
+
+    async def job(self: Worker, job_id: str) -> Job:
+        told = await asks(self, job_id)
+        if not lost and told.status is JobStatus.RUNNING:
+            lost.append(job_id)
+            raise UnreachableError(f"worker {self.slot} does not answer")
+        return told
+
+    async def cancel(self: Worker, job_id: str) -> Job:
+        cancelled.append(job_id)
+        return await cancels(self, job_id)
+
+    monkeypatch.setattr(Worker, "job", job)
+    monkeypatch.setattr(Worker, "cancel", cancel)
+    with emulated_workers([1], SCALE / 20) as workers:
+        report = anyio.run(separated, songs, out, workers)
+        left = httpx.get(f"{workers[0].url}/job/{lost[0]}", trust_env=False)
+    assert report.exit_code == 0, report.outcomes
+    assert report.set_aside == {}
+    songs.check(out)
+    assert cancelled == [], "what it computed meanwhile is taken"
+    assert left.status_code == 404
+
+
+def test_workers_that_do_not_come_back_end_the_run(
+    tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(crew, "AWAY_FOR_S", 1.0)
+    songs = Songs(tmp_path / "in", one=600, two=600)
+    posts = Worker.post
+    with emulated_workers([1], SCALE / 20) as workers:
+
+        async def post(self: Worker, request: JobRequest) -> JobCreated:
+            created = await posts(self, request)
+            workers[0].process.kill()
+            return created
+
+        monkeypatch.setattr(Worker, "post", post)
+        report = anyio.run(separated, songs, out, workers)
+    assert report.exit_code == 2
+    assert {outcome.end for outcome in report.outcomes} == {End.LEFT}
+    assert {outcome.error for outcome in report.outcomes} == {"no worker was left to try it"}
+    assert list(report.set_aside) == [slot(workers[0])]

@@ -74,7 +74,7 @@ def test_a_long_track_is_shared_and_equal_to_what_one_worker_makes(
     tmp_path: Path, out: Path
 ) -> None:
     songs = Songs(tmp_path / "in", long=3 * HOUR + 11, short=90)
-    with emulated_workers([2, 6], SCALE) as workers:
+    with emulated_workers([0.5, 1.5], SCALE) as workers:
         answer = stemctl(*command(songs, out, workers))
     assert answer.code == 0, answer.err
     songs.check(out)
@@ -83,18 +83,20 @@ def test_a_long_track_is_shared_and_equal_to_what_one_worker_makes(
     assert set(long["worker"].split(", ")) == {slot(worker) for worker in workers}
     trips = [t for t in reported(out)["trips"] if t["place"] == "long" and t["bore"]]
     assert len({trip["slot"] for trip in trips}) == 2
-    sound = sum(trip["seconds"] * SCALE * (2 if trip["slot"] == slot(workers[0]) else 6)
+    sound = sum(trip["seconds"] * SCALE * (0.5 if trip["slot"] == slot(workers[0]) else 1.5)
                 for trip in trips)  # fmt: skip
     assert sound < 1.25 * sum(songs.seconds.values()), "little was computed twice"
 
 
 def test_a_worker_killed_in_mid_track_loses_a_segment_at_most(tmp_path: Path, out: Path) -> None:
     songs = Songs(tmp_path / "in", long=2 * HOUR)
-    with emulated_workers([4, 1], SCALE) as workers, submitting(
+    with emulated_workers([1, 0.25], SCALE) as workers, submitting(
         command(songs, out, workers), None
     ) as process:  # fmt: skip
-        eventually(lambda: len(parts_home(out)) > 3)
+        front = {"0-3000", "3000-6000", "6000-9000"}  # the other takes the rear
+        eventually(lambda: front <= {part.name for part in parts_home(out)})
         workers[0].process.kill()
+        workers[1].control(speed=0.75)  # it still has work when the other is given up
         answer = finish(process)
     assert answer.code == 0, answer.err
     songs.check(out)
@@ -128,7 +130,7 @@ def test_a_worker_with_bad_results_is_set_aside_and_none_of_them_gets_through(
 
 def test_the_last_track_of_a_worker_that_hangs_is_raced(tmp_path: Path, out: Path) -> None:
     songs = Songs(tmp_path / "in", a=300, b=200, c=100)
-    with emulated_workers([1, 4], SCALE / 5) as workers, submitting(
+    with emulated_workers([0.1, 4], SCALE / 5) as workers, submitting(
         command(songs, out, workers), None
     ) as process:  # fmt: skip
         url = f"{workers[0].url}/status"
@@ -142,11 +144,13 @@ def test_the_last_track_of_a_worker_that_hangs_is_raced(tmp_path: Path, out: Pat
 
 def test_a_run_killed_with_9_is_told_truly_and_the_next_goes_on(tmp_path: Path, out: Path) -> None:
     songs = Songs(tmp_path / "in", long=2 * HOUR, short=60)
-    with emulated_workers([2, 2], SCALE / 2) as workers:
+    with emulated_workers([1, 1], SCALE / 2) as workers:
         with submitting(command(songs, out, workers), None) as process:
             eventually(lambda: len(parts_home(out)) > 3)
             process.kill()
             process.wait()
+        for worker in workers:
+            worker.control(speed=4)
         kept = len(parts_home(out))
         killed = reported(out, 1)
         assert killed["run"]["state"] == "killed"
@@ -246,11 +250,12 @@ def test_parts_that_were_spoiled_on_the_disk_are_made_again(
     tmp_path: Path, out: Path, *, lost: bool
 ) -> None:
     songs = Songs(tmp_path / "in", long=HOUR)
-    with emulated_workers([4], SCALE / 2) as workers:
+    with emulated_workers([1], SCALE / 2) as workers:
         with submitting(command(songs, out, workers), None) as process:
             eventually(lambda: len(parts_home(out)) > 3)
             process.kill()
             process.wait()
+        workers[0].control(speed=40)
         spoiled = parts_home(out)[0] / "vocals.wav"
         if lost:
             spoiled.unlink()
@@ -267,7 +272,7 @@ def test_a_song_that_is_changed_while_it_is_shared_is_not_spliced(
 ) -> None:
     songs = Songs(tmp_path / "in", long=2 * HOUR)
     path = songs.folder / "long.wav"
-    with emulated_workers([4, 1], SCALE) as workers, submitting(
+    with emulated_workers([1, 0.25], SCALE) as workers, submitting(
         command(songs, out, workers), None
     ) as process:  # fmt: skip
         eventually(lambda: len(parts_home(out)) > 3)
@@ -275,6 +280,7 @@ def test_a_song_that_is_changed_while_it_is_shared_is_not_spliced(
         changed = content[:44] + bytes(byte ^ 85 for byte in content[44:])
         path.write_bytes(changed)
         workers[0].process.kill()
+        workers[1].control(speed=8)
         answer = finish(process)
     assert answer.code == 0, answer.err + answer.out
     assert "it was changed while it was separated" in answer.err
@@ -284,7 +290,7 @@ def test_a_song_that_is_changed_while_it_is_shared_is_not_spliced(
 
 def test_a_track_survives_all_workers_but_one(tmp_path: Path, out: Path) -> None:
     songs = Songs(tmp_path / "in", long=5 * HOUR)
-    with emulated_workers([2, 2, 2, 2], SCALE) as workers, submitting(
+    with emulated_workers([0.5] * 4, SCALE) as workers, submitting(
         command(songs, out, workers), None
     ) as process:  # fmt: skip
 
@@ -295,6 +301,7 @@ def test_a_track_survives_all_workers_but_one(tmp_path: Path, out: Path) -> None
         eventually(lambda: len(parts_home(out)) > 3 and busy() == 4)
         for worker in workers[:3]:
             worker.process.kill()
+        workers[3].control(speed=1.5)
         answer = finish(process)
     assert answer.code == 0, answer.err
     songs.check(out)

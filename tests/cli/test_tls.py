@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import httpx
 import pytest
 from stemctl.asked.wishes import Wishes
 from stemctl.dispatch import dispatch
@@ -23,7 +24,7 @@ from stemfleet.identity import make_certificate
 from stemserve.schema import StemFormat
 
 from tests.cli.driving import STEMCTL, TOKEN, Answer, endpoints, environment, tree
-from tests.service.worker import STAND_IN, running_worker
+from tests.service.worker import STAND_IN, eventually, running_worker
 
 MADE = make_certificate()
 
@@ -47,7 +48,10 @@ def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Port]:
         tls_cert=MADE.certificate,
         tls_key=MADE.key,
     ) as worker:
-        yield Port(worker.url.removeprefix("http://"), worker.data_dir)
+        at = worker.url.removeprefix("http://")
+        with httpx.Client(verify=False, timeout=60, trust_env=False) as client:
+            eventually(lambda: client.get(f"https://{at}/health").is_success)
+        yield Port(at, worker.data_dir)
 
 
 def stemctl(*arguments: object, ca: str | Path | None) -> Answer:

@@ -17,6 +17,7 @@ import pytest
 from stemfleet.clouds.processes import is_worker, processes_under
 
 from tests.e2e.conftest import REPOSITORY, Project
+from tests.e2e.test_kills import release
 from tests.infra.conftest import eventually
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(240)]
@@ -33,7 +34,9 @@ def separate(endpoint: dict[str, Any], token: str) -> dict[str, Any]:
         song.writeframes(bytes([0, 0, 0, 16]) * 2 * SECOND)
     digest = hashlib.sha256(file.getvalue()).hexdigest()
     headers = {"Authorization": f"Bearer {token}"}
-    with httpx.Client(base_url=endpoint["url"], headers=headers, trust_env=False) as client:
+    with httpx.Client(
+        base_url=endpoint["url"], headers=headers, timeout=60, trust_env=False
+    ) as client:
         client.put(f"/inputs/{digest}", content=file.getvalue()).raise_for_status()
         answer = client.post("/job", json={"input_sha256": digest}).raise_for_status()
         job = answer.json()["job_id"]
@@ -197,7 +200,7 @@ def test_an_update_that_was_killed_is_taken_up_where_it_was(project: Project) ->
     rented = project.running()
     assert rented
 
-    project.pulumi("cancel", "--yes")
+    release(project)
     project.up()
     assert sorted(project.instances().values()) == project.running()
     assert set(rented) <= set(project.running()), "what was rented is found by its label"

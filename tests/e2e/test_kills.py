@@ -22,7 +22,7 @@ from tests.infra.conftest import eventually
 KILLS = int(os.environ.get("STEMFLEET_TEST_KILLS", "10"))
 """Of each victim; `make soak` sets more."""
 
-pytestmark = [pytest.mark.engine, pytest.mark.timeout(120 + 30 * KILLS)]
+pytestmark = [pytest.mark.engine, pytest.mark.timeout(240 + 60 * KILLS)]
 
 GROUPS: list[dict[str, Any]] = [
     {"name": name, "cloud": cloud, "count": 2, "image": IMAGE, "gpu": {"maxUsdPerHour": 0.8}}

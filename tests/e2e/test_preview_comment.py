@@ -16,7 +16,7 @@ from tests.clouds.machines import RealWorker
 from tests.clouds.vast import VastEmulator
 from tests.e2e.conftest import SECONDS, Project
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, pytest.mark.timeout(600)]
 
 GPU: dict[str, Any] = {
     "name": "gpu",

@@ -16,7 +16,7 @@ import pytest
 from tests.bench import __path__ as bench_folder
 from tests.e2e.conftest import REPOSITORY, Project
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, pytest.mark.timeout(600)]
 
 README = REPOSITORY / "README.md"
 SONG = REPOSITORY / "tests" / "sample" / "song.flac"
@@ -45,14 +45,14 @@ def commands(text: str) -> list[str]:
 class Shell:
     """One shell session after another in the project's folder, as a reader has it."""
 
-    def __init__(self, project: Project, port: int) -> None:
+    def __init__(self, project: Project) -> None:
         self.project = project
         self.environment = project.environment | {
             "PULUMI_SKIP_CONFIRMATIONS": "true",
             "STEMCTL_TOKEN": TOKEN,
             "STEMCTL_PROJECT": str(project.folder),
         }
-        self.port = port
+        self.port = 0
         self.activated = ""
 
     def run(self, command: str) -> str:
@@ -72,6 +72,9 @@ class Shell:
 
     def serve(self, command: str) -> subprocess.Popen[bytes]:
         """Run a command that goes on, until it answers."""
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
         process = subprocess.Popen(
             ["bash", "-c", f"{self.activated}exec env {self._here(command)} --port {self.port}"],
             cwd=self.project.folder,
@@ -118,9 +121,7 @@ def shell(project: Project, tmp_path: Path) -> Shell:
     shutil.copy(SONG, project.folder / "talk.mp3")
     (project.folder / "list.csv").write_text("input,format\nsong.flac,flac\n")
     (tmp_path / "state").mkdir()
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return Shell(project, free.getsockname()[1])
+    return Shell(project)
 
 
 def test_every_command_of_the_readme_does_what_it_says(shell: Shell) -> None:

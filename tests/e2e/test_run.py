@@ -76,6 +76,8 @@ def test_it_rents_separates_and_ends_what_it_rented(
     project: Project, market: VastEmulator, tmp_path: Path
 ) -> None:
     market.rent_by_hand("stemfleet.running")
+    market.clock.rate = 10.0  # the machine still boots when it is waited for
+    project.environment.update(market.environment())
     out = tmp_path / "stems"
     code, told = run(project, *order(SONG, out, "--budget", "1"))
     assert (code, told["proven"], told["leak"]) == (0, True, None)

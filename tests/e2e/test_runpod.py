@@ -13,6 +13,7 @@ from tests.clouds.machines import RealWorker
 from tests.clouds.runpod import EXITED, TERMINATED, RunpodEmulator
 from tests.e2e.conftest import Project
 from tests.e2e.test_fleet import read_all, separate
+from tests.e2e.test_kills import release
 from tests.infra.conftest import eventually
 from tests.infra.runpods import put
 
@@ -124,7 +125,7 @@ def test_what_a_killed_update_had_rented_is_adopted(project: Project) -> None:
         eventually(lambda: len(runpod.ledger.contracts()) >= 2, seconds=60)
         killed.kill()
         killed.wait()
-        project.pulumi("cancel", "--yes")
+        release(project)
         project.up()
         assert project.instances() == living(runpod)
         assert len(runpod.ledger.alive()) == 3

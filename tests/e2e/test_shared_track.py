@@ -12,6 +12,7 @@ import wave
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -102,6 +103,15 @@ def parts_home(out: Path) -> list[Path]:
     return list(out.glob(".stemctl-*/parts/*/[0-9]*-*"))
 
 
+def frames_of(trips: list[dict[str, Any]]) -> int:
+    """Frames that trips were about; what was raced for counts once."""
+    frames = at = 0
+    for start, end in sorted((trip["start_frame"], trip["end_frame"]) for trip in trips):
+        frames += max(0, end - max(start, at))
+        at = max(at, end)
+    return frames
+
+
 def urls(*workers: RunningWorker) -> list[str]:
     return endpoints(*(worker.url for worker in workers))
 
@@ -141,7 +151,7 @@ def test_a_killed_run_over_two_workers_comes_to_what_one_worker_makes(
         assert (track["state"] == "there") == (before == "done"), track
     trips = [t for t in second["trips"] if t["place"] == "long" and t["bore"]]
     assert {trip["slot"] for trip in trips} == {w.url.removeprefix("http://") for w in pair}
-    asked = sum(trip["end_frame"] - trip["start_frame"] for trip in trips)
+    asked = frames_of(trips)
     assert asked <= (SONG_S - (home - 1) * SEGMENT_S) * RATE
 
 
@@ -160,7 +170,7 @@ def test_formats_that_are_encoded_continue_on_another_worker(
         first.wait_ready()
         words += ["--out", out, *urls(first, pair[1])]
         with submitting(words, TOKEN) as process:
-            eventually(lambda: len(parts_home(out)) > 3, deadline_s=WITHIN_S)
+            eventually(lambda: len(parts_home(out)) > 1, deadline_s=WITHIN_S)
             first.kill()
             answer = finish(process, WITHIN_S)
     assert answer.code == 0, answer.err
@@ -218,10 +228,6 @@ def test_parts_in_a_bucket_outlive_workers_and_runs_and_never_come_here(
         made = (tmp_path / "alone" / "long" / f"{name}.flac").read_bytes()
         assert store.objects[f"music/stems/long/{name}.flac"] == made
     told = stemctl("report", 2, "--out", "s3://music/stems", "--json").json
-    asked = sum(
-        trip["end_frame"] - trip["start_frame"]
-        for trip in told["trips"]
-        if trip["bore"] and trip["start_frame"] is not None
-    )
+    asked = frames_of([t for t in told["trips"] if t["bore"] and t["start_frame"] is not None])
     # Two parts were lost, and what each of the killed was just putting is not known as whole.
     assert 0 < asked <= (SONG_S / 2 - (len(kept) // 2 - 4) * SEGMENT_S) * RATE

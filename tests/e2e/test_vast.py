@@ -15,7 +15,7 @@ from tests.clouds.machines import RealWorker
 from tests.clouds.vast import VastEmulator
 from tests.e2e.conftest import Project
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, pytest.mark.timeout(600)]
 
 GROUP: dict[str, Any] = {
     "name": "gpu",
@@ -60,7 +60,7 @@ def test_a_fleet_from_its_renting_over_a_lost_bid_to_its_end(
     for one in outputs["endpoints"]:
         assert one["url"].startswith("https:")
         assert one["ownCertificate"]
-        assert one["bootSeconds"] > 0
+        assert one["bootSeconds"] >= 0
         with open_client(one["url"], Certificate("", "", outputs["ca"])) as client:
             assert one["cloud"] == "vast"
             assert one["url"].startswith("https://")

@@ -20,7 +20,9 @@ T = TypeVar("T")
 STANDIN = (sys.executable, str(Path(__file__).with_name("standin.py")))
 
 
-def eventually(look: Callable[[], T], done: Callable[[T], bool] = bool, seconds: float = 30.0) -> T:
+def eventually(
+    look: Callable[[], T], done: Callable[[T], bool] = bool, seconds: float = 120.0
+) -> T:
     """What ``look`` gives once ``done`` says yes to it."""
     end = time.monotonic() + seconds
     while not done(seen := look()):

@@ -56,9 +56,8 @@ def ended(process: psutil.Process) -> bool:
 
 def ready(machine: Machine, token: str = "a-token") -> bool:
     """Whether the worker behind the machine answers to the token."""
-    answer = httpx.get(
-        f"{machine.url}/ready", headers={"Authorization": f"Bearer {token}"}, trust_env=False
-    )
+    headers = {"Authorization": f"Bearer {token}"}
+    answer = httpx.get(f"{machine.url}/ready", headers=headers, timeout=60, trust_env=False)
     return answer.status_code == httpx.codes.OK
 
 
@@ -142,7 +141,7 @@ def test_destroy_ends_the_worker_and_what_it_started(
     family = [worker, *eventually(worker.children)]
 
     cloud.destroy(machine.label)
-    assert all(ended(process) for process in family)
+    eventually(lambda: all(ended(process) for process in family))
     assert not (cloud.root / machine.label).exists()
     assert cloud.machines("stemfleet.dev.") == [other]
 
@@ -160,7 +159,7 @@ def test_destroy_ends_what_a_killed_worker_left_running(
     assert not ended(child)
 
     cloud.destroy(machine.label)
-    assert ended(child)
+    eventually(lambda: ended(child))
 
 
 def test_destroying_what_is_not_there_is_done_already(cloud: LocalCloud) -> None:

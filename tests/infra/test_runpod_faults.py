@@ -120,10 +120,10 @@ def test_a_pod_that_appears_after_it_was_given_up_is_ended_by_the_next_who_looks
     runpod: RunpodEmulator, forget: Callable[[], None], same_process: bool
 ) -> None:
     runpod.faults.arm("create", LOST["502"])
-    runpod.list_lag_s = 20.0
+    runpod.list_lag_s = 600.0
     RunpodCloud().rent(ANY, spec())
     assert len(alive(runpod)) == 2, "the first could not be seen"
-    runpod.clock.advance(60)
+    runpod.clock.advance(600)
     if same_process:
         (kept,) = RunpodCloud().machines(PREFIX)
     else:
@@ -132,7 +132,11 @@ def test_a_pod_that_appears_after_it_was_given_up_is_ended_by_the_next_who_looks
     assert [one.id for one in alive(runpod)] == [kept.id]
 
 
-def test_a_kind_that_was_gone_is_asked_for_last(runpod: RunpodEmulator) -> None:
+def test_a_kind_that_was_gone_is_asked_for_last(
+    runpod: RunpodEmulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # What was asked grows old in real time.
+    monkeypatch.setenv("STEMFLEET_CLOUD_CLOCK", "1")
     community: Callable[[Request], bool] = lambda asked: asked.body["cloud"] == "COMMUNITY"  # noqa: E731
     runpod.faults.arm("create", problem(400, NO_INSTANCES), count=1000, when=community)
     for i in range(10):
@@ -153,6 +157,7 @@ def test_a_surplus_pod_that_does_not_end_is_no_reason_to_fail(runpod: RunpodEmul
 def test_a_pod_that_was_promised_and_never_came_is_missed(
     runpod: RunpodEmulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(runpod_account, "LAG_SECONDS", 1e6)
     runpod.faults.arm("create", Fault(201, {"id": "ghost", "name": LABEL, "status": "STARTING"}))
     cloud = RunpodCloud()
     assert cloud.rent(ANY, spec()).id == "ghost"
@@ -346,6 +351,7 @@ def test_no_credit_stops_pods_and_renting(runpod: RunpodEmulator) -> None:
 def test_a_pod_that_is_listed_with_a_lag_is_not_rented_twice_and_can_be_ended(
     runpod: RunpodEmulator, monkeypatch: pytest.MonkeyPatch, fault: Fault
 ) -> None:
+    monkeypatch.setattr(runpod_account, "LAG_SECONDS", 1e6)
     cloud = RunpodCloud()
     runpod.list_lag_s = 1e6
     machine = cloud.rent(ANY, spec())
@@ -533,6 +539,8 @@ def test_what_a_killed_process_had_rented_is_adopted_by_the_next(
     eventually(lambda: len(runpod.ledger.calls()) >= calls or process.poll() is not None)
     process.kill()
     process.wait()
+    # What it had asked for last may still be on its way.
+    eventually(lambda: len(runpod.faults.fired) == len(runpod.ledger.calls("create")))
     runpod.faults.disarm()
     runpod.clock.advance(2)
     rented = {one.label: one.id for one in runpod.ledger.alive()}

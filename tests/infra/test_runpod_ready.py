@@ -15,7 +15,7 @@ from tests.clouds.faults import Fault
 from tests.clouds.runpod import RunpodEmulator
 from tests.infra.runpods import PREFIX, spec
 
-TIMEOUT = 6.0
+TIMEOUT = 9.0
 """Seconds; a pod that does nothing is given half of it."""
 
 

@@ -110,9 +110,9 @@ def test_what_a_killed_process_had_rented_is_adopted_by_the_next(
     eventually(lambda: len(market.ledger.calls()) >= calls or process.poll() is not None)
     process.kill()
     process.wait()
-    market.faults.disarm()
     # What it had asked for last may still be on its way.
     eventually(lambda: len(market.faults.fired) == len(market.ledger.calls("rent")))
+    market.faults.disarm()
     market.clock.advance(5)
     rented = {one.label: one.id for one in market.ledger.alive(PREFIX)}
     kept = {label: rent(label) for label in LABELS}

@@ -20,7 +20,7 @@ from tests.clouds.vast import VastEmulator
 from tests.clouds.vast_market import make_market
 
 PREFIX = "stemfleet.dev."
-TIMEOUT = 8.0
+TIMEOUT = 12.0
 """Seconds; a machine that does nothing is given half of it."""
 
 

@@ -101,7 +101,7 @@ def test_who_waits_for_another_is_told_that_work_will_come(
     monkeypatch.setattr(watch, "KEEP_SECONDS", 0.1)
     monkeypatch.setenv("STEMSERVE_FAULT", "never-ready")
     fleet = Fleet(cloud, idle_minutes=idle_minutes)
-    proven = fleet.watch(timeout=8)
+    proven = fleet.watch(timeout=12)
     (waited,) = [one for one in proven if one.machine in fleet.rented]
     kept = probes(waited.machine, "kept")
     if idle_minutes is None:
@@ -187,8 +187,8 @@ def test_a_worker_that_is_too_slow_is_a_dud_and_its_machine_avoided_for_a_day(
 def test_no_wait_is_longer_than_asked(cloud: LocalCloud, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STEMSERVE_FAULT", "never-ready")
     fleet = Fleet(cloud, 1)
-    told = fleet.failure(timeout=3)
-    assert "not ready after 3 s" in told
+    told = fleet.failure(timeout=6)
+    assert "not ready after 6 s" in told
     assert "no weights" in told
     assert cloud.machines(PREFIX) != fleet.rented, "half of the time belongs to another worker"
 

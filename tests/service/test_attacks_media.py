@@ -14,14 +14,14 @@ from pathlib import Path
 import pytest
 from stemserve.task import Failed, Finished
 
-from tests.service.separating import SeparationProcess, separation_process, task
+from tests.service.separating import MODULE_SECONDS, SeparationProcess, separation_process, task
 from tests.service.sounds import tones, write_audio
 
 
 @pytest.fixture(scope="module")
 def process() -> Iterator[SeparationProcess]:
     """One process for the module's tests: an attack that ends it fails those after it too."""
-    with separation_process(OMP_NUM_THREADS="1") as running:
+    with separation_process(deadline_s=MODULE_SECONDS, OMP_NUM_THREADS="1") as running:
         yield running
 
 

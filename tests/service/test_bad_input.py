@@ -11,7 +11,7 @@ from stemserve.audio import Block
 from stemserve.task import Failed, Finished, Logged
 
 from tests.service.networks import make_checkpoint
-from tests.service.separating import SeparationProcess, separation_process, task
+from tests.service.separating import MODULE_SECONDS, SeparationProcess, separation_process, task
 from tests.service.sounds import read_audio, tones, write_audio, write_video
 
 STEMS = ("vocals", "instrumental", "drums", "bass", "other")
@@ -23,7 +23,7 @@ def process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SeparationProc
     weights = tmp_path_factory.mktemp("weights")
     make_checkpoint(weights, "955717e8")
     with separation_process(
-        deadline_s=280, STEMSERVE_WEIGHTS=str(weights), OMP_NUM_THREADS="1"
+        deadline_s=MODULE_SECONDS, STEMSERVE_WEIGHTS=str(weights), OMP_NUM_THREADS="1"
     ) as running:
         yield running
 

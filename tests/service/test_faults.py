@@ -84,7 +84,7 @@ def test_it_dies_over_a_job_whenever_it_runs(worker: RunningWorker, client: http
     assert (job["status"], job["error_type"]) == ("failed", "separation-died")
     assert "SIGKILL, as the system does when memory runs out" in job["error"]
     assert "3 times" in job["error"]
-    assert "attempt 3 of 3" in client.get(f"/job/{job_id}/logs").json()["logs"]
+    eventually(lambda: "attempt 3 of 3" in client.get(f"/job/{job_id}/logs").json()["logs"])
     progress = worker.data_dir / "jobs" / job_id / "progress.txt"
     eventually(progress.read_text, lambda text: '"state": "error"' in text)
     assert ended(client, after)["status"] == "completed"
@@ -97,7 +97,7 @@ def test_a_line_without_an_end(worker: RunningWorker, client: httpx.Client) -> N
 
 
 def test_a_separation_that_hangs_is_started_again(data_dir: Path) -> None:
-    with running_worker(data_dir, separation_command=STAND_IN, stall_timeout=0.2) as worker:
+    with running_worker(data_dir, separation_command=STAND_IN, stall_timeout=1) as worker:
         worker.wait_ready()
         with worker.client() as client:
             job = ended(client, post(client, b"hang"))

@@ -10,7 +10,16 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.service.worker import STAND_IN, RunningWorker, ended, post, running_worker, until, upload
+from tests.service.worker import (
+    STAND_IN,
+    RunningWorker,
+    ended,
+    eventually,
+    post,
+    running_worker,
+    until,
+    upload,
+)
 
 
 def is_problem(answer: httpx.Response, status: int, word: str) -> dict[str, Any]:
@@ -236,7 +245,7 @@ def test_a_job_that_is_deleted_counts_as_completed_still(client: httpx.Client) -
 
     before = completed()
     job_id = post(client, b"copy to be counted")
-    ended(client, job_id)
+    eventually(completed, lambda count: count == before + 1)
     client.delete(f"/job/{job_id}")
     assert completed() == before + 1
 
@@ -364,6 +373,7 @@ def test_jobs_run_in_the_order_in_which_they_came(
 
 
 def test_the_list_of_jobs(client: httpx.Client) -> None:
+    ended(client, post(client, b"copy listed before"))
     job_id = post(client, b"copy listed", input_name="listed.wav")
     ended(client, job_id)
     everything = client.get("/jobs", params={"status": "", "limit": 1}).json()
@@ -377,7 +387,10 @@ def test_the_list_of_jobs(client: httpx.Client) -> None:
 def test_the_log_can_be_followed(client: httpx.Client) -> None:
     job_id = post(client, b"garbage")
     assert ended(client, job_id)["status"] == "completed"
-    whole = client.get(f"/job/{job_id}/logs").json()
+    whole = eventually(
+        lambda: client.get(f"/job/{job_id}/logs").json(),
+        lambda told: " completed\n" in told["logs"],
+    )
     for line in ("Loading weights...", "a warning of some library", '{"kind": "surprise"}'):
         assert line in whole["logs"]
     rest = client.get(f"/job/{job_id}/logs", params={"offset": 10}).json()

@@ -30,13 +30,13 @@ def worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningWorker]:
         separation_command=STAND_IN,
         connection_limit=CONNECTIONS,
         header_limit=HEADER_LIMIT,
-        header_timeout=0.3,
+        header_timeout=1,
         body_limit=2048,
-        body_timeout=0.3,
-        upload_stall=0.3,
+        body_timeout=1,
+        upload_stall=1,
         upload_rate=1000,
-        download_stall=0.3,
-        keep_alive=1,
+        download_stall=1,
+        keep_alive=3,
     ) as running:
         running.wait_ready()
         yield running
@@ -162,7 +162,7 @@ def test_a_download_that_nobody_takes(worker: RunningWorker, client: httpx.Clien
         request = f"GET /result/{job_id} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
         connection.sendall(request.encode())
         port = connection.getsockname()[1]
-        eventually(lambda: open_ports(worker), lambda ports: port in ports)
+        assert connection.recv(1)
         eventually(lambda: open_ports(worker), lambda ports: port not in ports)
 
 

@@ -26,7 +26,7 @@ from stemserve.task import Advanced, Committed, Failed, Finished, Logged, Separa
 
 from tests.sample import SONG
 from tests.service.networks import make_weights
-from tests.service.separating import SeparationProcess, separation_process, task
+from tests.service.separating import MODULE_SECONDS, SeparationProcess, separation_process, task
 from tests.service.sounds import cover_picture, read_audio, tones, write_audio
 from tests.service.worker import eventually
 
@@ -37,7 +37,7 @@ ALL = ("vocals", "instrumental", "drums", "bass", "other")
 @pytest.fixture(scope="module")
 def process() -> Iterator[SeparationProcess]:
     """One process for the module's tests."""
-    with separation_process(deadline_s=280) as running:
+    with separation_process(deadline_s=MODULE_SECONDS) as running:
         yield running
 
 

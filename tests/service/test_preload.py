@@ -64,9 +64,11 @@ def test_health_is_told_by_exit_code(tmp_path: Path, monkeypatch: pytest.MonkeyP
         return subprocess.run(command, capture_output=True, text=True, timeout=60)
 
     with running_worker(tmp_path / "data") as worker:
+        with worker.client() as client:
+            assert client.get("/health").is_success  # it is up
         assert health(int(worker.url.rpartition(":")[2])).returncode == 0
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    refused = health(port)
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        refused = health(silent.getsockname()[1])
     assert refused.returncode == 1
     assert "no worker answers" in refused.stderr

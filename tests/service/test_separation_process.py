@@ -17,7 +17,7 @@ from stemserve.schema import SIDECAR, TaskState
 from stemserve.task import Advanced, Failed, Finished, Logged
 
 from tests.sample import SONG
-from tests.service.separating import SeparationProcess, separation_process, task
+from tests.service.separating import MODULE_SECONDS, SeparationProcess, separation_process, task
 from tests.service.sounds import read_audio, tones, write_audio
 
 
@@ -30,7 +30,7 @@ def sounds(done: Finished) -> dict[str, str]:
 def process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SeparationProcess]:
     """One process for the module's tests, without weights: it must outlive every failure."""
     weights = tmp_path_factory.mktemp("weights")
-    with separation_process(STEMSERVE_WEIGHTS=str(weights)) as running:
+    with separation_process(deadline_s=MODULE_SECONDS, STEMSERVE_WEIGHTS=str(weights)) as running:
         yield running
 
 
@@ -218,7 +218,7 @@ def test_a_full_disk_fails_and_leaves_nothing(tmp_path: Path) -> None:
 def test_the_end_of_its_input_stops_it_in_mid_task(tmp_path: Path) -> None:
     long = write_audio(tmp_path / "long.flac", tones(44100 * 300), 44100, "flac")
     out = tmp_path / "out"
-    with separation_process() as running:
+    with separation_process(fate=None) as running:  # 1, where clearing up took it long
         running.send(task(long, out, format="flac"))
         while not (out / ".partial" / "results" / "vocals.flac").exists():
             running.next()

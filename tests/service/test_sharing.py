@@ -343,6 +343,8 @@ def test_segments_of_a_completed_job(other: httpx.Client, song: bytes) -> None:
     assert (unknown.status_code, unknown.json()["choices"]) == (404, ["bass"])
     flac = post(other, song, stems=["bass"], format="flac", interval_cut=CUTS)
     ended(other, flac)
-    gone = other.get(f"/job/{flac}/segments")
-    assert (gone.status_code, gone.json()["type"]) == (410, "segments-gone")
+    gone = eventually(
+        lambda: other.get(f"/job/{flac}/segments"), lambda answer: answer.status_code == 410
+    )
+    assert gone.json()["type"] == "segments-gone"
     assert other.get("/job/unknown/segments").status_code == 404

@@ -21,7 +21,7 @@ import httpx
 import numpy as np
 import pytest
 
-from tests.service.worker import DEADLINE_S, RunningWorker, running_worker
+from tests.service.worker import DEADLINE_S, RunningWorker, eventually, running_worker
 
 RATE = 44_100
 SECONDS = 4
@@ -229,8 +229,7 @@ def test_progress_txt_lies_beside_the_results(
     job_id = demucs.submit(input_url=f"{song_url}/song.wav")
     demucs.wait(job_id)
     folder = worker.data_dir / "jobs" / job_id
-    names = {path.name for path in folder.iterdir()}
-    assert names == {
+    wanted = {
         "progress.txt",
         "demucs.log",
         "vocals.wav",
@@ -238,3 +237,4 @@ def test_progress_txt_lies_beside_the_results(
         "instrumental.mp3",
         "separation.json",
     }
+    eventually(lambda: {path.name for path in folder.iterdir()}, lambda names: names == wanted)

@@ -34,7 +34,9 @@ class SecureWorker:
     def client(self, verify: ssl.SSLContext) -> httpx.Client:
         """A client that sends its token to whom it believes."""
         headers = {"Authorization": f"Bearer {TOKEN}"}
-        return httpx.Client(base_url=self.url, headers=headers, verify=verify, trust_env=False)
+        return httpx.Client(
+            base_url=self.url, headers=headers, verify=verify, timeout=30, trust_env=False
+        )
 
 
 @pytest.fixture(scope="module")
@@ -48,13 +50,14 @@ def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecureWorker]:
         tls_cert=made.certificate,
         tls_key=made.key,
     ) as running:
-        yield SecureWorker(made, running)
+        one = SecureWorker(made, running)
+        with one.client(trust_only(made.ca)) as client:
+            eventually(lambda: client.get("/ready").is_success)
+        yield one
 
 
 def test_who_trusts_the_stack_is_served_whatever_the_address(secure: SecureWorker) -> None:
     with secure.client(trust_only(secure.certificate.ca)) as client:
-        while client.get("/ready").status_code != 200:
-            assert secure.worker.process.poll() is None
         assert ended(client, post(client, b"copy"))["status"] == "completed"
 
 

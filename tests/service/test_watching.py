@@ -85,10 +85,10 @@ def test_numbers_of_jobs_by_how_they_ended(watched: httpx.Client) -> None:
     assert more("stemserve_jobs_ended_total", "outcome=cancelled") == 1
     assert more("stemserve_job_errors_total", "type=not-audio") == 1
     assert more("stemserve_job_errors_total", "type=other") == 1
-    assert after["stemserve_jobs", "status=completed"] == 1
+    assert more("stemserve_jobs", "status=completed") == 1
     assert after["stemserve_jobs", "status=pending"] == 0
     assert after["stemserve_stage_seconds_total", "stage=inference"] > 0
-    assert after["stemserve_sound_seconds_total", ""] == 12.5
+    assert more("stemserve_sound_seconds_total", "") == 12.5
     assert after["stemserve_realtime_ratio", ""] > 0
     assert 0 < after["stemserve_lease_seconds", ""] <= 7200
     assert after["stemserve_idle_seconds", ""] >= 0
@@ -125,8 +125,10 @@ def test_a_line_about_a_job_has_its_id(json_worker: RunningWorker, watched: http
     )
     assert any("separating" in line["message"] for line in said)
     watched.post(f"/job/{job_id}/cancel")
-    refused = lines(json_worker)[-1]
-    assert refused["message"] == "POST /job/{job_id}/cancel: 409"
+    refused = eventually(
+        lambda: lines(json_worker)[-1],
+        lambda line: line["message"] == "POST /job/{job_id}/cancel: 409",
+    )
     assert refused["job_id"] == job_id
     assert {"time", "level", "logger", "seconds"} <= refused.keys()
 

@@ -144,6 +144,7 @@ def test_the_end_of_a_job_is_told(asking: httpx.Client, receiver: Receiver) -> N
     job = Job.model_validate_json(message.body)
     assert (job.job_id, job.status) == (job_id, JobStatus.COMPLETED)
     assert job == Job.model_validate(asking.get(f"/job/{job_id}").json())
+    log_of(asking, job_id, "delivered")
     # The same job, asked for again, is told again: under an id of its own.
     again = post(asking, b"copy for a webhook", webhook_url=receiver.url("done"))
     assert again == job_id
@@ -167,7 +168,10 @@ def test_it_is_told_again_until_it_was_heard_also_by_the_next_worker(
             data_dir, " ".join(TOKENS), separation_command=STAND_IN, fetch_private=True
         ) as first,
         httpx.Client(
-            base_url=first.url, headers={"Authorization": f"Bearer {TOKENS[1]}"}, trust_env=False
+            base_url=first.url,
+            headers={"Authorization": f"Bearer {TOKENS[1]}"},
+            timeout=30,
+            trust_env=False,
         ) as client,
     ):
         eventually(lambda: client.get("/ready").status_code, lambda status: status == 200)

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import httpx
 import psutil
 
-DEADLINE_S = 60.0
+DEADLINE_S = 180.0
 
 STAND_IN = (sys.executable, str(Path(__file__).with_name("stand_in.py")))
 """A ``separation_command`` that obeys its inputs, see there."""
@@ -117,7 +117,12 @@ def ended(client: httpx.Client, job_id: str) -> dict[str, Any]:
 
 @contextmanager
 def running_worker(
-    data_dir: Path, token: str | None = None, *, wrapper: tuple[str, ...] = (), **settings: object
+    data_dir: Path,
+    token: str | None = None,
+    *,
+    wrapper: tuple[str, ...] = (),
+    at: socket.socket | None = None,
+    **settings: object,
 ) -> Iterator[RunningWorker]:
     """A worker on a free loopback port, ended afterwards.
 
@@ -125,9 +130,10 @@ def running_worker(
         data_dir: Its data directory; a second worker on the same one goes on where this one ended.
         token: The token it demands; None serves openly.
         wrapper: A command that runs the worker as its last arguments.
+        at: A listening socket of the caller's; while no worker serves it, calls wait.
         settings: More settings of `stemserve.settings.Settings`, by name.
     """
-    with socket.create_server(("127.0.0.1", 0)) as listening:
+    with at.dup() if at else socket.create_server(("127.0.0.1", 0)) as listening:
         port = listening.getsockname()[1]
         given = {"data_dir": data_dir, "socket_fd": listening.fileno(), "token": token, **settings}
         environment = dict(os.environ)

@@ -43,13 +43,15 @@ class Backlog:
         self._changed = anyio.Condition()
 
     async def take(self, member: Member) -> Trip | None:
-        """What a worker shall do next; None when nothing will come any more, or it is set aside.
+        """What a worker shall do next; None when nothing will come any more, or it is given up.
 
         `over` must be called once for each trip.
         """
         async with self._changed:
-            while not (self.closed or member.aside):
-                trip = self._next(member) or (self._helping(member) if member.idle else None)
+            while not self.closed and (not member.aside or self._crew.waits_for(member)):
+                trip = None
+                if not member.aside:
+                    trip = self._next(member) or (self._helping(member) if member.idle else None)
                 if trip is not None:
                     self.trips.append(trip)
                     member.trips.append(trip)
@@ -89,6 +91,12 @@ class Backlog:
         async with self._changed:
             self.closed = True
             self._changed.notify_all()
+
+    async def deserted(self) -> None:
+        """Return once nobody gets tracks."""
+        async with self._changed:
+            while not self._crew.deserted:
+                await self._changed.wait()
 
     async def look(self) -> None:
         """Something has changed: who may take what, or what there is to take."""

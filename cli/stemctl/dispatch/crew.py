@@ -22,6 +22,8 @@ STAGES = ("reading", "uploading", "waiting", "computing", "downloading")
 BEGUN = ("computing", "downloading")
 LOOKS_EVERY_S = 1.0
 """A job is looked at so often; until then it goes on as it did."""
+AWAY_FOR_S = 600.0
+"""So long all workers may be away at once, as they are when this machine's network is gone."""
 SHOWS = 0.02
 """From this part of a job on its speed shows."""
 
@@ -45,7 +47,7 @@ class Errand:
     """Those on their way."""
     told: int = 0
     """How many trips there were."""
-    jobs: list[tuple[Member, str]] = field(default_factory=list)
+    jobs: set[tuple[Member, str]] = field(default_factory=set)
     """Those that workers still know of trips that are over."""
     homing: Trip | None = None
     """The trip that puts it in its place."""
@@ -99,9 +101,10 @@ class Member:
     busy_since: float | None = None
     aside: str | None = None
     """Why it gets no more tracks."""
+    aside_since: float = 0.0
     may_return: bool = False
-    unleft: list[str] = field(default_factory=list)
-    """Jobs that nobody wants any more, and that it could not be told of."""
+    unleft: list[tuple[Errand, str]] = field(default_factory=list)
+    """Jobs of trips that are over, of which it could not be told."""
     gone: bool = False
     """It is not in the fleet any more, and costs nothing."""
     speed: float | None = None
@@ -247,6 +250,18 @@ class Crew:
     def able(self, track: Track) -> list[Member]:
         """Those that can serve a track's preset."""
         return [one for one in self.members if not one.aside and track.wanted.preset in one.serves]
+
+    @property
+    def deserted(self) -> bool:
+        """Whether nobody gets tracks now."""
+        return all(one.aside for one in self.members)
+
+    def waits_for(self, member: Member) -> bool:
+        """Whether a worker that is set aside may still come back to this run."""
+        if not member.may_return or not self.deserted:
+            return member.may_return
+        since = max(one.aside_since for one in self.members)
+        return time.monotonic() - since < AWAY_FOR_S
 
     def speed(self, member: Member) -> float | None:
         """A worker's speed, or as long as it has shown none, what the others are like."""

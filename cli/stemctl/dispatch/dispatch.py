@@ -9,6 +9,7 @@ is the same job, also for the next run.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from typing import Any
@@ -19,7 +20,7 @@ from anyio.abc import TaskGroup
 from stemctl.dispatch.backlog import Backlog
 from stemctl.dispatch.budget import Purse
 from stemctl.dispatch.carry import CannotKeepError, Carrier
-from stemctl.dispatch.crew import BEGUN, Crew, Errand, Member, Trip
+from stemctl.dispatch.crew import AWAY_FOR_S, BEGUN, Crew, Errand, Member, Trip
 from stemctl.dispatch.failures import judge
 from stemctl.dispatch.report import End, Outcome, Report, left
 from stemctl.dispatch.watch import Watcher
@@ -104,24 +105,29 @@ class Dispatch:
         if self._serving is not None:
             self._serving.start_soon(self._serve, member)
 
-    def come_back(self, member: Member) -> None:
+    async def come_back(self, member: Member) -> None:
         """A worker that was set aside is well again."""
+        while member.unleft:
+            errand, job_id = member.unleft.pop()
+            if errand.long is not None and not errand.ended:
+                await self._cancel(member, job_id)
+            elif errand.ended or errand.trips:
+                await self._leave(member, job_id)
+            else:
+                errand.jobs.add((member, job_id))  # the next try may go on with it
         member.aside, member.strikes, member.may_return = None, 0, False
         self.report.set_aside.pop(member.slot, None)
-        while member.unleft:
-            self._say_goodbye(self._leave, member, member.unleft.pop())
         self._watcher.joined(member.worker.endpoint)
-        if self._serving is not None:
-            self._serving.start_soon(self._serve, member)
+        await self._backlog.look()
 
     async def let_go(self, member: Member, reason: str) -> None:
         """A worker that gets no more tracks, and may finish what it has begun."""
         self.purse.spent()
-        member.gone = True
+        member.gone, member.may_return = True, False
         if member.aside is None:
-            member.aside = reason
+            member.aside, member.aside_since = reason, time.monotonic()
             self._watcher.aside(member.slot, reason)
-            await self._backlog.look()
+        await self._backlog.look()
 
     async def drain(self) -> None:
         """Let the tracks that are computed end, and begin no others."""
@@ -188,9 +194,9 @@ class Dispatch:
                     other.scope.cancel()
                 await self._backlog.over(trip)
             if trip.job_id is not None:
-                errand.jobs.append((trip.member, trip.job_id))
+                errand.jobs.add((trip.member, trip.job_id))
                 if errand.long is not None and not errand.ended:
-                    self._say_goodbye(self._cancel, *errand.jobs[-1])
+                    self._say_goodbye(self._cancel, errand, trip.member, trip.job_id)
             if errand.long is None or errand.ended:
                 self._leave_all(errand)
 
@@ -206,13 +212,17 @@ class Dispatch:
         Of a track that is still shared they keep them: with its last job a worker forgets an input.
         """
         while errand.jobs:
-            self._say_goodbye(self._leave, *errand.jobs.pop())
+            self._say_goodbye(self._leave, errand, *errand.jobs.pop())
 
     def _say_goodbye(
-        self, how: Callable[[Member, str], Coroutine[Any, Any, None]], member: Member, job_id: str
+        self,
+        how: Callable[[Member, str], Coroutine[Any, Any, None]],
+        errand: Errand,
+        member: Member,
+        job_id: str,
     ) -> None:
         if member.may_return:  # it does not answer
-            member.unleft.append(job_id)
+            member.unleft.append((errand, job_id))
         elif self._byes is not None:
             self._byes.start_soon(how, member, job_id)
 
@@ -259,13 +269,23 @@ class Dispatch:
     async def _set_aside(self, member: Member, reason: str, *, may_return: bool) -> None:
         if member.aside is not None:
             return
-        member.aside, member.may_return = reason, may_return
+        member.aside, member.aside_since = reason, time.monotonic()
+        member.may_return = may_return
         self.report.set_aside[member.slot] = reason
         self._watcher.aside(member.slot, reason)
         self._watcher.said(f"worker {member.slot} is set aside: {reason}")
         for trip in list(member.trips):
             trip.scope.cancel()
+        if self._crew.deserted and any(one.may_return for one in self.members):
+            self._watcher.said(
+                f"no worker is left: waiting {AWAY_FOR_S / 60:.0f} minutes for one to come back; "
+                "Ctrl-C ends the run"
+            )
         await self._backlog.look()
+
+    async def deserted(self) -> None:
+        """Return once nobody gets tracks."""
+        await self._backlog.deserted()
 
     def _end(self, outcome: Outcome) -> None:
         self.report.outcomes.append(outcome)

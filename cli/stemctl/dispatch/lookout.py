@@ -18,6 +18,8 @@ from stemctl.worker.probe import probe_fleet
 
 LOOK_EVERY_S = 60.0
 """To ask a stack takes the engine about a second."""
+SOON_S = 5.0
+"""So soon, where nobody is left."""
 
 Look = Callable[[], Awaitable[Fleet]]
 Open = Callable[[Worker], Awaitable[Worker]]
@@ -41,7 +43,9 @@ async def look_out(dispatch: Dispatch, look: Look, newcomers: Newcomers) -> None
     ``look`` gives the fleet as it is now.
     """
     while True:
-        await anyio.sleep(LOOK_EVERY_S)
+        with anyio.move_on_after(LOOK_EVERY_S):
+            await dispatch.deserted()
+            await anyio.sleep(SOON_S)
         try:
             fleet = await look()
         except StemctlError:
@@ -64,7 +68,7 @@ async def look_out(dispatch: Dispatch, look: Look, newcomers: Newcomers) -> None
             if not probe.ready or not serves:
                 continue
             if old is not None:
-                dispatch.come_back(old)
+                await dispatch.come_back(old)
             else:
                 worker = await newcomers.open_worker(Worker(endpoint, fleet.token))
                 dispatch.join(Member(worker, serves, speed=endpoint.realtime))

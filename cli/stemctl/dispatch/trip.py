@@ -119,6 +119,7 @@ async def post(trip: Trip, request: JobRequest) -> None:
     """
     worker, job_id = trip.member.worker, str(request.job_id)
     trip.job_id = job_id
+    trip.errand.jobs.discard((trip.member, job_id))
     try:
         await worker.post(request)
     except RefusedError as error:
