@@ -123,22 +123,24 @@ def test_a_network_that_is_gone_for_a_while_costs_no_work(
     assert left.status_code == 404
 
 
+@pytest.mark.parametrize("how", ["gone", "there, but of no use"])
 def test_workers_that_do_not_come_back_end_the_run(
-    tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
     monkeypatch.setattr(crew, "AWAY_FOR_S", 1.0)
-    songs = Songs(tmp_path / "in", one=600, two=600)
-    posts = Worker.post
+    monkeypatch.setattr(lookout, "SOON_S", 0.1)
+    songs = Songs(tmp_path / "in", **{f"song{number}": 600 for number in range(20)})
     with emulated_workers([1], SCALE / 20) as workers:
 
         async def post(self: Worker, request: JobRequest) -> JobCreated:
-            created = await posts(self, request)
-            workers[0].process.kill()
-            return created
+            if how == "gone":
+                workers[0].process.kill()
+            raise UnreachableError(f"worker {self.slot} does not answer {request.job_id}")
 
         monkeypatch.setattr(Worker, "post", post)
         report = anyio.run(separated, songs, out, workers)
     assert report.exit_code == 2
-    assert {outcome.end for outcome in report.outcomes} == {End.LEFT}
-    assert {outcome.error for outcome in report.outcomes} == {"no worker was left to try it"}
+    left = [outcome.error for outcome in report.outcomes if outcome.end is End.LEFT]
+    assert left
+    assert set(left) == {"no worker was left to try it"}
     assert list(report.set_aside) == [slot(workers[0])]

@@ -23,7 +23,7 @@ BEGUN = ("computing", "downloading")
 LOOKS_EVERY_S = 1.0
 """A job is looked at so often; until then it goes on as it did."""
 AWAY_FOR_S = 600.0
-"""So long all workers may be away at once, as they are when this machine's network is gone."""
+"""So long may all workers be of no use at once, as when this machine's network is gone."""
 SHOWS = 0.02
 """From this part of a job on its speed shows."""
 
@@ -73,6 +73,8 @@ class Errand:
         self.sent += trip.sent
         self.got += trip.got
         if trip.bore:
+            if not trip.member.aside:
+                trip.member.failing_since = None
             self.took += trip.took
             if trip.slot not in self.bearers:
                 self.bearers.append(trip.slot)
@@ -101,8 +103,9 @@ class Member:
     busy_since: float | None = None
     aside: str | None = None
     """Why it gets no more tracks."""
-    aside_since: float = 0.0
     may_return: bool = False
+    failing_since: float | None = None
+    """When it was set aside first, if it has brought nothing since."""
     unleft: list[tuple[Errand, str]] = field(default_factory=list)
     """Jobs of trips that are over, of which it could not be told."""
     gone: bool = False
@@ -260,7 +263,7 @@ class Crew:
         """Whether a worker that is set aside may still come back to this run."""
         if not member.may_return or not self.deserted:
             return member.may_return
-        since = max(one.aside_since for one in self.members)
+        since = max(one.failing_since or 0.0 for one in self.members if one.may_return)
         return time.monotonic() - since < AWAY_FOR_S
 
     def speed(self, member: Member) -> float | None:

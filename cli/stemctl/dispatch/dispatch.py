@@ -125,7 +125,7 @@ class Dispatch:
         self.purse.spent()
         member.gone, member.may_return = True, False
         if member.aside is None:
-            member.aside, member.aside_since = reason, time.monotonic()
+            member.aside = reason
             self._watcher.aside(member.slot, reason)
         await self._backlog.look()
 
@@ -269,8 +269,8 @@ class Dispatch:
     async def _set_aside(self, member: Member, reason: str, *, may_return: bool) -> None:
         if member.aside is not None:
             return
-        member.aside, member.aside_since = reason, time.monotonic()
-        member.may_return = may_return
+        member.aside, member.may_return = reason, may_return
+        member.failing_since = member.failing_since or time.monotonic()
         self.report.set_aside[member.slot] = reason
         self._watcher.aside(member.slot, reason)
         self._watcher.said(f"worker {member.slot} is set aside: {reason}")
