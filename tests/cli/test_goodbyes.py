@@ -67,6 +67,29 @@ def test_a_goodbye_that_comes_late_does_not_end_the_next_try(
     assert [outcome.tries for outcome in report.outcomes] == [2]
 
 
+def test_a_worker_that_answers_again_comes_back(
+    tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lookout, "LOOK_EVERY_S", 0.2)
+    songs = Songs(tmp_path / "in", **{f"song{number}": 60 for number in range(20)})
+    with emulated_workers([1, 1], SCALE / 20) as workers:
+        breaks = 0
+
+        async def unreachable(self: Worker, request: JobRequest) -> JobCreated:
+            nonlocal breaks
+            if self.slot == slot(workers[0]) and breaks == 0:
+                breaks += 1
+                raise UnreachableError(f"worker {self.slot} does not answer")
+            return await posts(self, request)
+
+        posts = Worker.post
+        monkeypatch.setattr(Worker, "post", unreachable)
+        report = anyio.run(separated, songs, out, workers)
+    assert report.exit_code == 0
+    assert report.set_aside == {}
+    assert {outcome.worker for outcome in report.outcomes} == {slot(w) for w in workers}
+
+
 def test_a_worker_that_comes_back_is_told_what_nobody_wants_any_more(
     tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

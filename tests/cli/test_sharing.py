@@ -18,8 +18,7 @@ from stemctl.dispatch.report import Report
 from stemctl.fleet.stack import Fleet, find_fleet
 from stemctl.inputs.find import find_inputs
 from stemctl.run import Asked, run
-from stemctl.worker.client import UnreachableError, Worker
-from stemserve.schema import BitDepth, JobCreated, JobRequest
+from stemserve.schema import BitDepth
 
 from tests.cli.driving import LEDGER, endpoints, stemctl, tree
 from tests.cli.running import finish, submitting
@@ -218,31 +217,6 @@ def test_workers_that_appear_join_and_those_that_leave_get_no_more(
     gone = told[slot(workers[0])]["gone"]
     trips = [trip for trip in reported(out)["trips"] if trip["slot"] == slot(workers[0])]
     assert all(trip["reading"] <= gone for trip in trips)
-
-
-def test_a_worker_that_answers_again_comes_back(
-    tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(lookout, "LOOK_EVERY_S", 0.2)
-    songs = Songs(tmp_path / "in", **{f"song{number}": 60 for number in range(20)})
-    with emulated_workers([1, 1], SCALE / 20) as workers:
-        fleet = find_fleet(None, "", [worker.url for worker in workers])
-        breaks = 0
-
-        async def unreachable(self: Worker, request: JobRequest) -> JobCreated:
-            nonlocal breaks
-            if self.slot == slot(workers[0]) and breaks == 0:
-                breaks += 1
-                raise UnreachableError(f"worker {self.slot} does not answer")
-            return await posts(self, request)
-
-        posts = Worker.post
-        monkeypatch.setattr(Worker, "post", unreachable)
-        inputs = find_inputs([str(songs.folder)], out, Wishes(bit_depth=BitDepth.B16))
-        report = anyio.run(run, inputs, fleet, Asked(out))
-    assert report.exit_code == 0
-    assert report.set_aside == {}
-    assert {outcome.worker for outcome in report.outcomes} == {slot(w) for w in workers}
 
 
 @pytest.mark.parametrize("lost", [False, True])

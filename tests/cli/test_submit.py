@@ -37,7 +37,8 @@ def test_a_folder_of_songs_becomes_folders_of_stems_and_a_second_run_does_nothin
     first = stemctl(*command, "--json")
     assert first.code == 0, first.err
     assert set(ends(first).values()) == {"done"}
-    assert {track["worker"] for track in first.json["tracks"]} <= {
+    trips = stemctl("report", "--out", out, "--json").json["trips"]
+    assert {trip["slot"] for trip in trips} == {
         worker.url.removeprefix("http://") for worker in workers
     }
     assert tree(out) == sorted(

@@ -94,6 +94,22 @@ class Project:
             except psutil.Error:
                 continue
 
+    def release(self) -> None:
+        """Give up the lock of a run that was killed, if there is one, and mend the state it wrote.
+
+        The engine writes its file in place, after a copy of the last one: what was rented since is
+        known by its label alone then. What it notes beside the file may be cut short as well, and
+        is not needed.
+        """
+        state = Path(self.environment["PULUMI_BACKEND_URL"].removeprefix("file://"))
+        for file in state.glob(".pulumi/stacks/stemfleet/dev.json"):
+            try:
+                json.loads(file.read_bytes())
+            except ValueError:
+                shutil.copy(file.with_name("dev.json.bak"), file)
+            file.with_name("dev.json.attrs").unlink(missing_ok=True)
+        self.attempt("cancel", "--yes")  # fails where nothing was locked
+
     def running(self) -> list[str]:
         """The instances that really run, whatever state and outputs say."""
         return sorted(machine.id for machine in self.cloud.machines(""))

@@ -17,8 +17,7 @@ import pytest
 from stemfleet.clouds.processes import is_worker, processes_under
 
 from tests.e2e.conftest import REPOSITORY, Project
-from tests.e2e.test_kills import release
-from tests.infra.conftest import eventually
+from tests.service.worker import eventually
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(240)]
 
@@ -200,7 +199,7 @@ def test_an_update_that_was_killed_is_taken_up_where_it_was(project: Project) ->
     rented = project.running()
     assert rented
 
-    release(project)
+    project.release()
     project.up()
     assert sorted(project.instances().values()) == project.running()
     assert set(rented) <= set(project.running()), "what was rented is found by its label"

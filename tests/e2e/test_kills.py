@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
-import shutil
 import subprocess
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import psutil
@@ -17,7 +14,7 @@ import pytest
 from tests.clouds.machines import StandIn
 from tests.e2e.conftest import Project
 from tests.e2e.rented import IMAGE, Clouds, labels_in, rented, state_of, stemctl
-from tests.infra.conftest import eventually
+from tests.service.worker import eventually
 
 KILLS = int(os.environ.get("STEMFLEET_TEST_KILLS", "10"))
 """Of each victim; `make soak` sets more."""
@@ -52,7 +49,7 @@ def kill_one(
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    eventually(lambda: run.poll() is not None or clouds.calls() >= last, seconds=90)
+    eventually(lambda: run.poll() is not None or clouds.calls() >= last, deadline_s=90)
     killed = 0
     with suppress(psutil.Error):
         engine = psutil.Process(run.pid)
@@ -71,29 +68,6 @@ def is_provider(process: psutil.Process) -> bool:
     return False
 
 
-def release(project: Project) -> None:
-    """Give up the lock of a run that was killed, if there is one, and mend the state that it wrote.
-
-    The engine writes its file in place, after a copy of the last one: what was rented since is
-    known by its label alone then. What it notes beside the file may be cut short as well, and is
-    not needed.
-    """
-    state = Path(project.environment["PULUMI_BACKEND_URL"].removeprefix("file://"))
-    for file in state.glob(".pulumi/stacks/stemfleet/dev.json"):
-        try:
-            json.loads(file.read_bytes())
-        except ValueError:
-            shutil.copy(file.with_name("dev.json.bak"), file)
-        file.with_name("dev.json.attrs").unlink(missing_ok=True)
-    subprocess.run(
-        [*project.command, "cancel", "--yes"],
-        cwd=project.folder,
-        env=project.environment,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-    )
-
-
 def left_behind(project: Project, clouds: Clouds) -> set[str]:
     """The labels of what is paid for and is in no state."""
     return set(clouds.alive().values()) - labels_in(state_of(project))
@@ -107,7 +81,7 @@ def test_killed_runs_lose_no_machine(project: Project, victims: tuple[str, ...])
         for number in range(KILLS):
             told = kill_one(project, clouds, chance, victims)
             print(told, "; paid for:", sorted(clouds.alive().values()))
-            release(project)
+            project.release()
             clouds.check(DECLARED)
             if number % 5 == 1:
                 project.end_processes()

@@ -13,9 +13,8 @@ from tests.clouds.machines import RealWorker
 from tests.clouds.runpod import EXITED, TERMINATED, RunpodEmulator
 from tests.e2e.conftest import Project
 from tests.e2e.test_fleet import read_all, separate
-from tests.e2e.test_kills import release
-from tests.infra.conftest import eventually
 from tests.infra.runpods import put
+from tests.service.worker import eventually
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(240)]
 
@@ -122,10 +121,10 @@ def test_what_a_killed_update_had_rented_is_adopted(project: Project) -> None:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        eventually(lambda: len(runpod.ledger.contracts()) >= 2, seconds=60)
+        eventually(lambda: len(runpod.ledger.contracts()) >= 2, deadline_s=60)
         killed.kill()
         killed.wait()
-        release(project)
+        project.release()
         project.up()
         assert project.instances() == living(runpod)
         assert len(runpod.ledger.alive()) == 3

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TypeVar
 
 import pytest
 from stemfleet.clouds import local, runpod_account
@@ -16,19 +14,7 @@ from stemfleet.clouds.processes import end_all_under
 from tests.clouds.runpod import RunpodEmulator
 from tests.infra.runpods import check_invariants
 
-T = TypeVar("T")
 STANDIN = (sys.executable, str(Path(__file__).with_name("standin.py")))
-
-
-def eventually(
-    look: Callable[[], T], done: Callable[[T], bool] = bool, seconds: float = 120.0
-) -> T:
-    """What ``look`` gives once ``done`` says yes to it."""
-    end = time.monotonic() + seconds
-    while not done(seen := look()):
-        assert time.monotonic() < end, f"waited {seconds} s in vain; last seen: {seen!r}"
-        time.sleep(0.02)
-    return seen
 
 
 @pytest.fixture
@@ -58,6 +44,13 @@ def runpod(monkeypatch: pytest.MonkeyPatch) -> Iterator[RunpodEmulator]:
             monkeypatch.setenv(name, value)
         yield cloud
         check_invariants(cloud)
+
+
+@pytest.fixture
+def slowly(runpod: RunpodEmulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was asked of RunPod grows old in real time: none of it does within a test."""
+    del runpod  # it sets the variable first
+    monkeypatch.setenv("STEMFLEET_CLOUD_CLOCK", "1")
 
 
 @pytest.fixture

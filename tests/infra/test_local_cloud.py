@@ -27,7 +27,7 @@ from stemfleet.clouds.base import (
 from stemfleet.clouds.local import LocalCloud
 from stemfleet.clouds.processes import is_worker, processes_under
 
-from tests.infra.conftest import eventually
+from tests.service.worker import eventually
 
 ANY = GpuFilter()
 

@@ -14,8 +14,8 @@ from tests.clouds.clock import Clock
 from tests.clouds.machines import RealWorker
 from tests.clouds.runpod import EXITED, RunpodEmulator
 from tests.clouds.vast import VastEmulator
-from tests.infra.conftest import eventually
 from tests.infra.runpods import LABEL, PREFIX, check_invariants, spec
+from tests.service.worker import eventually
 
 SPEC = replace(spec(), certificate=make_certificate(), idle_minutes=0.001)
 
@@ -27,7 +27,7 @@ def test_an_idle_machine_on_vast_ends_itself(monkeypatch: pytest.MonkeyPatch) ->
         foreign = market.rent_by_hand("stemfleet.development")
         cloud = VastCloud()
         cloud.rent(GpuFilter(), SPEC)
-        eventually(lambda: cloud.machines(PREFIX), lambda machines: not machines, seconds=60)
+        eventually(lambda: cloud.machines(PREFIX), lambda machines: not machines, deadline_s=60)
         (contract,) = market.ledger.contracts(PREFIX)
         assert contract.ended_by == "its own key"
         assert market.key not in contract.environment.values()
@@ -45,10 +45,12 @@ def test_an_idle_pod_ends_itself_or_where_it_may_not_stops(
         cloud = RunpodCloud()
         rented = cloud.rent(GpuFilter(direct_port=True), SPEC)
         if may_terminate:
-            eventually(lambda: cloud.machines(PREFIX), lambda pods: not pods, seconds=60)
+            eventually(lambda: cloud.machines(PREFIX), lambda pods: not pods, deadline_s=60)
             (contract,) = runpod.ledger.contracts(LABEL)
             assert contract.ended_by == "itself"
         else:
             pod = runpod.find(rented.id)
-            eventually(lambda: cloud.machines(PREFIX) and runpod.status(pod) == EXITED, seconds=60)
+            eventually(
+                lambda: cloud.machines(PREFIX) and runpod.status(pod) == EXITED, deadline_s=60
+            )
         check_invariants(runpod)

@@ -26,7 +26,7 @@ from stemfleet.identity import CertificateProvider, IdentityProvider, fingerprin
 from stemfleet.ready import ReadyProvider
 from stemfleet.slot import SlotProvider, worker_spec
 
-from tests.infra.conftest import eventually
+from tests.service.worker import eventually
 
 INFRA = Path(__file__).parents[2] / "infra"
 SLOT = {

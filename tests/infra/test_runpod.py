@@ -24,8 +24,8 @@ from stemfleet.clouds.runpod import RunpodCloud
 from stemfleet.clouds.runpod_market import friendly
 
 from tests.clouds.runpod import SECURE, RunpodEmulator
-from tests.infra.conftest import eventually
 from tests.infra.runpods import ANY, FOREIGN, LABEL, PREFIX, TOKEN, alive, put, spec
+from tests.service.worker import eventually
 
 
 def the_machine(cloud: RunpodCloud) -> Machine:
@@ -101,11 +101,8 @@ def test_many_who_rent_one_slot_at_once_get_one_pod(runpod: RunpodEmulator) -> N
     assert len(runpod.ledger.contracts()) == 1
 
 
-def test_a_whole_fleet_costs_hardly_more_requests_than_pods(
-    runpod: RunpodEmulator, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # What was asked grows old in real time.
-    monkeypatch.setenv("STEMFLEET_CLOUD_CLOCK", "1")
+@pytest.mark.usefixtures("slowly")
+def test_a_whole_fleet_costs_hardly_more_requests_than_pods(runpod: RunpodEmulator) -> None:
     labels = [f"{PREFIX}pods-{i}.0a1b2c3d4e5f60" for i in range(40)]
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda label: RunpodCloud().rent(ANY, spec(label)), labels))
@@ -336,11 +333,8 @@ def test_what_a_string_holds_breaks_no_query(runpod: RunpodEmulator) -> None:
     assert runpod.named(LABEL).env["STEMSERVE_PRESET"] == odd
 
 
-def test_a_price_above_the_cap_is_not_kept(
-    runpod: RunpodEmulator, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # What was asked grows old in real time.
-    monkeypatch.setenv("STEMFLEET_CLOUD_CLOCK", "1")
+@pytest.mark.usefixtures("slowly")
+def test_a_price_above_the_cap_is_not_kept(runpod: RunpodEmulator) -> None:
     cloud, want = RunpodCloud(), GpuFilter(max_usd_per_hour=0.5)
     cloud.account.market(want)
     runpod.kinds = [

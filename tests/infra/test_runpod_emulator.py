@@ -11,8 +11,8 @@ import pytest
 
 from tests.clouds.faults import Fault
 from tests.clouds.runpod import RunpodEmulator
-from tests.infra.conftest import eventually
 from tests.infra.runpods import TOKEN, put
+from tests.service.worker import eventually
 
 BODY: dict[str, Any] = {
     "name": "a",

@@ -30,8 +30,8 @@ from stemfleet.clouds.runpod import RunpodCloud
 
 from tests.clouds.faults import Fault, Request
 from tests.clouds.runpod import EXITED, NO_INSTANCES, RunpodEmulator
-from tests.infra.conftest import eventually
 from tests.infra.runpods import ANY, FOREIGN, LABEL, PREFIX, TOKEN, alive, put, spec
+from tests.service.worker import eventually
 
 HTML = "<html><body><h1>502 Bad Gateway</h1></body></html>"
 PASSING = {
@@ -132,11 +132,8 @@ def test_a_pod_that_appears_after_it_was_given_up_is_ended_by_the_next_who_looks
     assert [one.id for one in alive(runpod)] == [kept.id]
 
 
-def test_a_kind_that_was_gone_is_asked_for_last(
-    runpod: RunpodEmulator, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # What was asked grows old in real time.
-    monkeypatch.setenv("STEMFLEET_CLOUD_CLOCK", "1")
+@pytest.mark.usefixtures("slowly")
+def test_a_kind_that_was_gone_is_asked_for_last(runpod: RunpodEmulator) -> None:
     community: Callable[[Request], bool] = lambda asked: asked.body["cloud"] == "COMMUNITY"  # noqa: E731
     runpod.faults.arm("create", problem(400, NO_INSTANCES), count=1000, when=community)
     for i in range(10):

@@ -30,7 +30,6 @@ from tests.clouds.faults import Fault
 from tests.clouds.machines import RealWorker
 from tests.clouds.vast import VastEmulator
 from tests.clouds.vast_market import make_market, make_offer
-from tests.infra.conftest import eventually
 from tests.infra.vast_faults import (
     AUTH_401,
     AUTH_404,
@@ -44,6 +43,7 @@ from tests.infra.vast_faults import (
     both,
     refusal,
 )
+from tests.service.worker import eventually
 
 PREFIX = "stemfleet.dev."
 FAST = 200.0
@@ -88,7 +88,7 @@ def when(cloud: VastCloud, state: MachineState, detail: str = "") -> Machine:
     return eventually(
         lambda: cloud.machines(PREFIX)[0],
         lambda machine: machine.state is state and detail in machine.detail,
-        seconds=20,
+        deadline_s=20,
     )
 
 
@@ -538,6 +538,6 @@ def test_a_worker_that_nobody_needs_ends_its_own_machine(monkeypatch: pytest.Mon
         cloud = VastCloud()
         cloud.rent(WANT, spec(idle_minutes=0.02))
         contract = market.ledger.contracts(PREFIX)[0]
-        eventually(lambda: cloud.machines(PREFIX) == [] or None, seconds=60)
+        eventually(lambda: cloud.machines(PREFIX) == [] or None, deadline_s=60)
         assert (contract.alive, contract.ended_by) == (False, "its own key")
         assert market.ledger.alive(PREFIX) == []

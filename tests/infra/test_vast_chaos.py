@@ -18,8 +18,8 @@ from tests.clouds.faults import Fault
 from tests.clouds.vast import VastEmulator
 from tests.clouds.vast_instances import FATES
 from tests.clouds.vast_market import make_market
-from tests.infra.conftest import eventually
 from tests.infra.vast_faults import DISTURBING
+from tests.service.worker import eventually
 
 PREFIX = "stemfleet.dev."
 LABELS = [f"{PREFIX}gpu-{i}.0a1b2c3d4e5f60" for i in range(3)]

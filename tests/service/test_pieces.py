@@ -75,7 +75,7 @@ def told(folder: Path) -> dict[str, Any]:
 def killed_in_third_segment(asked: SeparationTask, weights: str = "") -> None:
     """Begin a task in a process of its own, which is killed once two segments are on the disk."""
     with separation_process(
-        fate=-signal.SIGKILL,
+        fates=[-signal.SIGKILL],
         module="tests.service.halting",
         STEMSERVE_WEIGHTS=weights,
         OMP_NUM_THREADS="1",

@@ -218,7 +218,7 @@ def test_a_full_disk_fails_and_leaves_nothing(tmp_path: Path) -> None:
 def test_the_end_of_its_input_stops_it_in_mid_task(tmp_path: Path) -> None:
     long = write_audio(tmp_path / "long.flac", tones(44100 * 300), 44100, "flac")
     out = tmp_path / "out"
-    with separation_process(fate=None) as running:  # 1, where clearing up took it long
+    with separation_process(fates=(0, 1)) as running:  # 1: clearing up took it long
         running.send(task(long, out, format="flac"))
         while not (out / ".partial" / "results" / "vocals.flac").exists():
             running.next()
